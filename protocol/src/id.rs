@@ -1,0 +1,77 @@
+//! A distinct type for each kind of name that travels.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::UUID_BYTES_MAX;
+
+/// An engine's number: dense from 0, never reused. An MPI engine's is its rank when it is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EngineId(pub u32);
+
+impl fmt::Display for EngineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub std::sync::Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> $name {
+                $name(text.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> $name {
+                $name(text.into())
+            }
+        }
+    };
+}
+
+text_id! {
+    /// What an engine calls itself: the ZeroMQ identity of its sockets and the session of its headers.
+    EngineUuid
+}
+text_id! {
+    /// The name of one message, chosen by its sender; what replies refer to.
+    MsgId
+}
+text_id! {
+    /// The name that all messages of one sender share.
+    SessionId
+}
+text_id! {
+    /// The name of one MPI world: the uuid of its rank 0.
+    WorldId
+}
+
+impl EngineUuid {
+    /// Whether it can be a ZeroMQ identity that is not one of ZeroMQ's own making.
+    pub fn is_valid(&self) -> bool {
+        let bytes = self.0.as_bytes();
+        !bytes.is_empty() && bytes.len() <= UUID_BYTES_MAX && bytes[0] != 0
+    }
+}

@@ -1,0 +1,47 @@
+//! Every bound of the wire, with why.
+
+/// Frames of one message. A broadcast of a list of arrays carries one frame an array; more than this is a
+/// mistake or an attack.
+pub const FRAMES_MAX: usize = 16_384;
+
+/// Frames before the delimiter. The deepest route (a broadcast through two schedulers) has four.
+pub const ROUTING_FRAMES_MAX: usize = 16;
+
+/// Bytes of a header or parent header. Stock headers have about 250.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of metadata. A broadcast to 10,000 engines lists each of them in about 50 bytes.
+pub const METADATA_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of content. Code, output and result records travel here; bulk data travels in buffers.
+pub const CONTENT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of one frame, checked by ZeroMQ before it allocates: the largest array that one message can carry.
+pub const FRAME_BYTES_MAX: i64 = 64 * 1024 * 1024 * 1024;
+
+/// Nesting of JSON objects and lists in content and metadata, so that no reader runs out of stack.
+pub const JSON_DEPTH_MAX: usize = 100;
+
+/// Signatures remembered to refuse repeats; what stock peers remember.
+pub const SIGNATURES_REMEMBERED: usize = 65_536;
+
+/// Bytes of an identity that ZeroMQ can carry.
+pub const IDENTITY_BYTES_MAX: usize = 255;
+
+/// Bytes of an engine's uuid; stock ones have 36.
+pub const UUID_BYTES_MAX: usize = 128;
+
+/// Nesting of a [`crate::value::Value`].
+pub const VALUE_DEPTH_MAX: usize = 64;
+
+/// Parts of one [`crate::value::Value`]; long lists of numbers belong into arrays.
+pub const VALUE_NODES_MAX: usize = 4_000_000;
+
+/// Axes of an array; NumPy's own bound was 32 for decades.
+pub const ARRAY_RANK_MAX: usize = 32;
+
+/// Ranks that one registration may bring.
+pub const WORLD_SIZE_MAX: usize = 65_536;
+
+/// Bytes of a connection file.
+pub const CONNECTION_FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -1,0 +1,135 @@
+//! Making signed messages: what every sender needs, whoever it is.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::date::Date;
+use crate::frames::WireMessage;
+use crate::header::{Header, PROTOCOL_VERSION};
+use crate::id::{MsgId, SessionId};
+use crate::signature::{Key, Signer};
+
+const EMPTY_OBJECT: Bytes = Bytes::from_static(b"{}");
+
+/// Makes messages with one identity and one key, and numbers them.
+#[derive(Clone, Debug)]
+pub struct Session {
+    id: SessionId,
+    username: String,
+    process: u32,
+    sent: u64,
+    signer: Signer,
+}
+
+impl Session {
+    /// A session of that name. `process` tells sessions of forked processes apart.
+    pub fn new(id: SessionId, username: impl Into<String>, process: u32, key: &Key) -> Session {
+        Session { id, username: username.into(), process, sent: 0, signer: Signer::new(key) }
+    }
+
+    /// The session's name.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// The signer, to verify what others send.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// A message that nobody asked for. `metadata` and `content` must serialise to JSON objects.
+    pub fn message(
+        &mut self,
+        now: Date,
+        msg_type: &str,
+        metadata: &impl Serialize,
+        content: &impl Serialize,
+        buffers: Vec<Bytes>,
+    ) -> WireMessage {
+        self.with_parent(now, msg_type, EMPTY_OBJECT, metadata, content, buffers).1
+    }
+
+    /// A request; returns its id too.
+    pub fn request(
+        &mut self,
+        now: Date,
+        msg_type: &str,
+        metadata: &impl Serialize,
+        content: &impl Serialize,
+        buffers: Vec<Bytes>,
+    ) -> (MsgId, WireMessage) {
+        self.with_parent(now, msg_type, EMPTY_OBJECT, metadata, content, buffers)
+    }
+
+    /// A message caused by another: `parent` is the header frame of that one, as it came.
+    pub fn reply(
+        &mut self,
+        now: Date,
+        msg_type: &str,
+        parent: &Bytes,
+        metadata: &impl Serialize,
+        content: &impl Serialize,
+        buffers: Vec<Bytes>,
+    ) -> WireMessage {
+        self.with_parent(now, msg_type, parent.clone(), metadata, content, buffers).1
+    }
+
+    /// The same message once more for another recipient, with its header changed and signed anew.
+    pub fn readdress(
+        &self,
+        message: &WireMessage,
+        header: &impl Serialize,
+        metadata: &impl Serialize,
+    ) -> WireMessage {
+        self.sealed(
+            to_frame(header),
+            message.parent_header.clone(),
+            to_frame(metadata),
+            message.content.clone(),
+            message.buffers.clone(),
+        )
+    }
+
+    fn with_parent(
+        &mut self,
+        now: Date,
+        msg_type: &str,
+        parent_header: Bytes,
+        metadata: &impl Serialize,
+        content: &impl Serialize,
+        buffers: Vec<Bytes>,
+    ) -> (MsgId, WireMessage) {
+        self.sent += 1;
+        let msg_id = MsgId::from(format!("{}_{}_{}", self.id, self.process, self.sent));
+        let header = Header {
+            msg_id: msg_id.clone(),
+            msg_type: msg_type.to_owned(),
+            username: self.username.clone(),
+            session: self.id.clone(),
+            date: Some(now),
+            version: PROTOCOL_VERSION.to_owned(),
+        };
+        let message =
+            self.sealed(to_frame(&header), parent_header, to_frame(metadata), to_frame(content), buffers);
+        (msg_id, message)
+    }
+
+    fn sealed(
+        &self,
+        header: Bytes,
+        parent_header: Bytes,
+        metadata: Bytes,
+        content: Bytes,
+        buffers: Vec<Bytes>,
+    ) -> WireMessage {
+        let signature = self.signer.sign([&header, &parent_header, &metadata, &content]);
+        WireMessage { signature, header, parent_header, metadata, content, buffers }
+    }
+}
+
+/// JSON text of a value of ours.
+fn to_frame(value: &impl Serialize) -> Bytes {
+    let text = serde_json::to_vec(value).expect("our message types are maps with text keys");
+    debug_assert_eq!(text.first(), Some(&b'{'), "every JSON frame is an object");
+    Bytes::from(text)
+}
