@@ -1,0 +1,438 @@
+//! Sockets and their options: the one place where an option is set, with the reason for its default.
+
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::os::raw::{c_int, c_void};
+use std::time::Duration;
+
+use protocol::limits::{FRAME_BYTES_MAX, FRAMES_MAX};
+
+use crate::context::Context;
+use crate::curve::{Keypair, PublicKey};
+use crate::error::{Errno, TransportError, check};
+use crate::message::Message;
+use crate::receive::Scratch;
+
+/// The patterns in use, as in the ZeroMQ guide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketKind {
+    /// Addresses its peers by identity, the first frame of each message.
+    Router,
+    /// Talks to any peer; queues while it has none.
+    Dealer,
+    /// Sends to all subscribers.
+    Pub,
+    /// Receives what it subscribed to.
+    Sub,
+    /// A PUB that receives subscriptions as messages (`1topic`, `0topic`).
+    XPub,
+    /// A SUB that sends its subscriptions as messages.
+    XSub,
+    /// Exactly one peer; for `inproc`.
+    Pair,
+}
+
+/// Everything that can be set on a socket. The defaults suit a cluster; write `..SocketOptions::default()`.
+#[derive(Debug, Clone)]
+pub struct SocketOptions {
+    /// The name by which ROUTER peers address this socket: 1 to 255 bytes, the first not zero. Without one, each
+    /// connection gets a fresh one.
+    pub identity: Option<Vec<u8>>,
+    /// How long [`Socket`]'s drop leaves unsent messages in flight. Zero, so that no exit hangs on a lost peer;
+    /// [`Socket::close`] takes its own.
+    pub linger: Duration,
+    /// Messages queued to one peer before more are refused (dropped by PUB). 0 is unlimited: the callers bound
+    /// what is in flight, and a lost reply is worse than a long queue.
+    pub send_hwm: u32,
+    /// Messages queued from one peer before its sender is stalled. 0 is unlimited.
+    pub receive_hwm: u32,
+    /// ROUTER: a new connection takes over the identity of an older one. On, so that an engine that reconnects
+    /// is not refused while its old connection is half-dead.
+    pub handover: bool,
+    /// ROUTER: report [`Sent::Unreachable`](crate::Sent) instead of dropping in silence.
+    pub mandatory: bool,
+    /// Queue only to completed connections: a DEALER answers `WouldBlock` until a peer is there.
+    pub immediate: bool,
+    /// Probes of the system on idle TCP connections, so that a peer whose machine vanished is noticed and
+    /// firewalls keep the connection. `None` leaves the system's setting.
+    pub keepalive: Option<Keepalive>,
+    /// Pings of ZMTP on idle connections; quicker than `keepalive`. Off: stock peers have their own heartbeat,
+    /// and a peer that computes with all IO threads stopped (a debugger, `kill -STOP`) would be disconnected.
+    pub heartbeat: Option<Heartbeat>,
+    /// Bytes of one frame. A peer that announces more is disconnected before anything is allocated.
+    pub frame_bytes_max: i64,
+    /// Frames of one message; more are read and dropped.
+    pub parts_max: usize,
+    /// Bytes of one message; more are read and dropped.
+    pub message_bytes_max: u64,
+    /// How long a connection may take to complete its handshake.
+    pub handshake_timeout: Duration,
+    /// Pause before the first attempt to reconnect.
+    pub reconnect_interval: Duration,
+    /// The pause doubles up to this; zero keeps it constant.
+    pub reconnect_interval_max: Duration,
+    /// Connections that may wait to be accepted; all engines of a large job come at once.
+    pub backlog: u16,
+    /// Encryption and authentication.
+    pub curve: Curve,
+    /// Fill in [`Multipart::peer_address`](crate::Multipart), at the price of an allocation per message.
+    pub peer_address: bool,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        SocketOptions {
+            identity: None,
+            linger: Duration::ZERO,
+            send_hwm: 0,
+            receive_hwm: 0,
+            handover: true,
+            mandatory: false,
+            immediate: false,
+            keepalive: Some(Keepalive::default()),
+            heartbeat: None,
+            frame_bytes_max: FRAME_BYTES_MAX,
+            parts_max: FRAMES_MAX,
+            message_bytes_max: u64::try_from(FRAME_BYTES_MAX).expect("the bound of a frame is positive"),
+            handshake_timeout: Duration::from_secs(10),
+            reconnect_interval: Duration::from_millis(100),
+            reconnect_interval_max: Duration::from_secs(2),
+            backlog: 4096,
+            curve: Curve::Off,
+            peer_address: false,
+        }
+    }
+}
+
+impl SocketOptions {
+    /// The defaults with an identity.
+    pub fn identified(identity: impl Into<Vec<u8>>) -> SocketOptions {
+        SocketOptions { identity: Some(identity.into()), ..SocketOptions::default() }
+    }
+}
+
+/// TCP keep-alive: after `idle` of silence, `count` probes, one each `interval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Unanswered probes until the connection counts as lost.
+    pub count: u16,
+}
+
+impl Default for Keepalive {
+    /// Lost after two minutes of silence.
+    fn default() -> Self {
+        Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 }
+    }
+}
+
+/// ZMTP heartbeat: a ping each `interval`; no answer within `timeout` closes the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Time between pings.
+    pub interval: Duration,
+    /// Time for the answer.
+    pub timeout: Duration,
+}
+
+/// Whether connections are encrypted, and on which side of the handshake this socket is.
+#[derive(Debug, Clone, Default)]
+pub enum Curve {
+    /// Plain connections.
+    #[default]
+    Off,
+    /// This socket admits those who know its public key. For sockets that bind.
+    Server(Keypair),
+    /// This socket proves itself with its own keys and trusts the server with this public key.
+    Client {
+        /// Of the server, from the connection file.
+        server: PublicKey,
+        /// Ours; a fresh pair will do.
+        own: Keypair,
+    },
+}
+
+/// A ZeroMQ socket that never blocks.
+///
+/// It may move to another thread but is used by one at a time.
+pub struct Socket {
+    raw: *mut c_void,
+    kind: SocketKind,
+    pub(crate) bounds: Bounds,
+    pub(crate) scratch: RefCell<Scratch>,
+    pub(crate) outgoing: RefCell<Vec<Message>>,
+    /// Keeps libzmq's threads alive; dropped after the socket is closed.
+    _context: Context,
+}
+
+/// What [`Socket::receive`] must know of the options.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) parts_max: usize,
+    pub(crate) message_bytes_max: u64,
+    pub(crate) peer_address: bool,
+}
+
+// SAFETY: libzmq allows a socket to migrate between threads with a full fence, which every safe way of sending
+// a value has. `Socket` is not Sync (`RefCell`), so two threads never use it at once.
+unsafe impl Send for Socket {}
+
+impl Socket {
+    /// A socket with all its options set, neither bound nor connected.
+    pub fn new(
+        context: &Context,
+        kind: SocketKind,
+        options: &SocketOptions,
+    ) -> Result<Socket, TransportError> {
+        // SAFETY: the context is alive; null is handled below.
+        let raw = unsafe { zmq_sys::zmq_socket(context.as_ptr(), kind.to_raw()) };
+        if raw.is_null() {
+            return Err(TransportError::Create { what: "ZeroMQ socket", source: Errno::last() });
+        }
+        let socket = Socket {
+            raw,
+            kind,
+            bounds: Bounds {
+                parts_max: options.parts_max.max(1),
+                message_bytes_max: options.message_bytes_max,
+                peer_address: options.peer_address,
+            },
+            scratch: RefCell::default(),
+            outgoing: RefCell::default(),
+            _context: context.clone(),
+        };
+        socket.apply(options)?;
+        Ok(socket)
+    }
+
+    /// A ROUTER.
+    pub fn router(context: &Context, options: &SocketOptions) -> Result<Socket, TransportError> {
+        Socket::new(context, SocketKind::Router, options)
+    }
+
+    /// A DEALER.
+    pub fn dealer(context: &Context, options: &SocketOptions) -> Result<Socket, TransportError> {
+        Socket::new(context, SocketKind::Dealer, options)
+    }
+
+    /// A PUB.
+    pub fn publisher(context: &Context, options: &SocketOptions) -> Result<Socket, TransportError> {
+        Socket::new(context, SocketKind::Pub, options)
+    }
+
+    /// A SUB that receives everything.
+    pub fn subscriber(context: &Context, options: &SocketOptions) -> Result<Socket, TransportError> {
+        let socket = Socket::new(context, SocketKind::Sub, options)?;
+        socket.subscribe(b"")?;
+        Ok(socket)
+    }
+
+    fn apply(&self, options: &SocketOptions) -> Result<(), TransportError> {
+        if let Some(identity) = &options.identity {
+            let hint = "choose an identity of 1 to 255 bytes that does not begin with a zero byte";
+            self.set_bytes(zmq_sys::ZMQ_ROUTING_ID, "ZMQ_ROUTING_ID", hint, identity)?;
+        }
+        self.set(zmq_sys::ZMQ_LINGER, "ZMQ_LINGER", milliseconds(options.linger))?;
+        self.set(zmq_sys::ZMQ_SNDHWM, "ZMQ_SNDHWM", saturate(options.send_hwm))?;
+        self.set(zmq_sys::ZMQ_RCVHWM, "ZMQ_RCVHWM", saturate(options.receive_hwm))?;
+        self.set(zmq_sys::ZMQ_IPV6, "ZMQ_IPV6", 0)?;
+        self.set(zmq_sys::ZMQ_IMMEDIATE, "ZMQ_IMMEDIATE", c_int::from(options.immediate))?;
+        self.set(zmq_sys::ZMQ_BACKLOG, "ZMQ_BACKLOG", c_int::from(options.backlog))?;
+        self.set(zmq_sys::ZMQ_HANDSHAKE_IVL, "ZMQ_HANDSHAKE_IVL", milliseconds(options.handshake_timeout))?;
+        self.set(zmq_sys::ZMQ_RECONNECT_IVL, "ZMQ_RECONNECT_IVL", milliseconds(options.reconnect_interval))?;
+        let reconnect_max = milliseconds(options.reconnect_interval_max);
+        self.set(zmq_sys::ZMQ_RECONNECT_IVL_MAX, "ZMQ_RECONNECT_IVL_MAX", reconnect_max)?;
+        self.set_i64(zmq_sys::ZMQ_MAXMSGSIZE, "ZMQ_MAXMSGSIZE", options.frame_bytes_max)?;
+        if let Some(keepalive) = options.keepalive {
+            self.set(zmq_sys::ZMQ_TCP_KEEPALIVE, "ZMQ_TCP_KEEPALIVE", 1)?;
+            self.set(zmq_sys::ZMQ_TCP_KEEPALIVE_IDLE, "ZMQ_TCP_KEEPALIVE_IDLE", seconds(keepalive.idle))?;
+            self.set(
+                zmq_sys::ZMQ_TCP_KEEPALIVE_INTVL,
+                "ZMQ_TCP_KEEPALIVE_INTVL",
+                seconds(keepalive.interval),
+            )?;
+            self.set(zmq_sys::ZMQ_TCP_KEEPALIVE_CNT, "ZMQ_TCP_KEEPALIVE_CNT", c_int::from(keepalive.count))?;
+        }
+        if let Some(heartbeat) = options.heartbeat {
+            self.set(zmq_sys::ZMQ_HEARTBEAT_IVL, "ZMQ_HEARTBEAT_IVL", milliseconds(heartbeat.interval))?;
+            self.set(
+                zmq_sys::ZMQ_HEARTBEAT_TIMEOUT,
+                "ZMQ_HEARTBEAT_TIMEOUT",
+                milliseconds(heartbeat.timeout),
+            )?;
+        }
+        if self.kind == SocketKind::Router {
+            self.set(zmq_sys::ZMQ_ROUTER_HANDOVER, "ZMQ_ROUTER_HANDOVER", c_int::from(options.handover))?;
+            self.set(zmq_sys::ZMQ_ROUTER_MANDATORY, "ZMQ_ROUTER_MANDATORY", c_int::from(options.mandatory))?;
+        }
+        self.apply_curve(&options.curve)
+    }
+
+    fn apply_curve(&self, curve: &Curve) -> Result<(), TransportError> {
+        let hint = "install a libzmq that has CURVE, or switch CURVE off";
+        let set = |option, name, key: &[u8]| self.set_bytes(option, name, hint, key);
+        match curve {
+            Curve::Off => Ok(()),
+            Curve::Server(own) => {
+                self.set(zmq_sys::ZMQ_CURVE_SERVER, "ZMQ_CURVE_SERVER", 1)?;
+                set(zmq_sys::ZMQ_CURVE_PUBLICKEY, "ZMQ_CURVE_PUBLICKEY", own.public.as_str().as_bytes())?;
+                set(zmq_sys::ZMQ_CURVE_SECRETKEY, "ZMQ_CURVE_SECRETKEY", own.secret.expose().as_bytes())
+            }
+            Curve::Client { server, own } => {
+                set(zmq_sys::ZMQ_CURVE_SERVERKEY, "ZMQ_CURVE_SERVERKEY", server.as_str().as_bytes())?;
+                set(zmq_sys::ZMQ_CURVE_PUBLICKEY, "ZMQ_CURVE_PUBLICKEY", own.public.as_str().as_bytes())?;
+                set(zmq_sys::ZMQ_CURVE_SECRETKEY, "ZMQ_CURVE_SECRETKEY", own.secret.expose().as_bytes())
+            }
+        }
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> SocketKind {
+        self.kind
+    }
+
+    /// Binds and returns the endpoint as bound: `tcp://127.0.0.1:0` becomes `tcp://127.0.0.1:41234`.
+    ///
+    /// `tcp://*:…` is returned as `tcp://0.0.0.0:…`, which is no address to connect to.
+    pub fn bind(&self, endpoint: &str) -> Result<String, TransportError> {
+        let address = c_endpoint(endpoint)?;
+        // SAFETY: the socket is alive, the address NUL-terminated.
+        check(unsafe { zmq_sys::zmq_bind(self.raw, address.as_ptr()) }).map_err(|source| {
+            TransportError::Bind { endpoint: endpoint.into(), hint: source.endpoint_hint(), source }
+        })?;
+        self.last_endpoint()
+    }
+
+    /// Connects, now or as soon as the peer is there; reconnects for as long as the socket lives.
+    pub fn connect(&self, endpoint: &str) -> Result<(), TransportError> {
+        let address = c_endpoint(endpoint)?;
+        // SAFETY: the socket is alive, the address NUL-terminated.
+        check(unsafe { zmq_sys::zmq_connect(self.raw, address.as_ptr()) }).map(drop).map_err(|source| {
+            TransportError::Connect { endpoint: endpoint.into(), hint: source.endpoint_hint(), source }
+        })
+    }
+
+    /// Ends what [`Socket::connect`] began with the same endpoint.
+    pub fn disconnect(&self, endpoint: &str) -> Result<(), TransportError> {
+        let address = c_endpoint(endpoint)?;
+        // SAFETY: the socket is alive, the address NUL-terminated.
+        check(unsafe { zmq_sys::zmq_disconnect(self.raw, address.as_ptr()) }).map(drop).map_err(|source| {
+            TransportError::Connect { endpoint: endpoint.into(), hint: "it is not connected there", source }
+        })
+    }
+
+    /// SUB: receive what begins with `topic` too.
+    pub fn subscribe(&self, topic: &[u8]) -> Result<(), TransportError> {
+        self.set_bytes(zmq_sys::ZMQ_SUBSCRIBE, "ZMQ_SUBSCRIBE", "only SUB sockets subscribe", topic)
+    }
+
+    /// SUB: take back one [`Socket::subscribe`] of the same topic.
+    pub fn unsubscribe(&self, topic: &[u8]) -> Result<(), TransportError> {
+        self.set_bytes(zmq_sys::ZMQ_UNSUBSCRIBE, "ZMQ_UNSUBSCRIBE", "only SUB sockets subscribe", topic)
+    }
+
+    /// Changes how many messages may wait for a peer, of connections made from now on; 0 is unlimited.
+    pub fn set_send_hwm(&self, messages: u32) -> Result<(), TransportError> {
+        self.set(zmq_sys::ZMQ_SNDHWM, "ZMQ_SNDHWM", saturate(messages))
+    }
+
+    /// Changes how many messages of a peer may wait for us, of connections made from now on; 0 is unlimited.
+    pub fn set_receive_hwm(&self, messages: u32) -> Result<(), TransportError> {
+        self.set(zmq_sys::ZMQ_RCVHWM, "ZMQ_RCVHWM", saturate(messages))
+    }
+
+    /// Closes the socket. What was sent may still leave for as long as `linger`.
+    ///
+    /// This returns at once; it is the drop of the last [`Context`] that waits, for at most `linger`.
+    pub fn close(self, linger: Duration) -> Result<(), TransportError> {
+        self.set(zmq_sys::ZMQ_LINGER, "ZMQ_LINGER", milliseconds(linger))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.raw
+    }
+
+    fn last_endpoint(&self) -> Result<String, TransportError> {
+        // The longest is an ipc path of 107 bytes or an inproc name of 255, with its prefix.
+        let mut buffer = [0_u8; 512];
+        let mut length = buffer.len();
+        let option = zmq_sys::ZMQ_LAST_ENDPOINT as c_int;
+        // SAFETY: the socket is alive; libzmq writes at most `length` bytes and sets it to how many.
+        check(unsafe { zmq_sys::zmq_getsockopt(self.raw, option, buffer.as_mut_ptr().cast(), &mut length) })
+            .map_err(|source| TransportError::Operation { operation: "read the endpoint", source })?;
+        let text = buffer.get(..length.saturating_sub(1)).unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+
+    fn set(&self, option: u32, name: &'static str, value: c_int) -> Result<(), TransportError> {
+        self.set_bytes(option, name, "give a value that libzmq accepts", &value.to_ne_bytes())
+    }
+
+    fn set_i64(&self, option: u32, name: &'static str, value: i64) -> Result<(), TransportError> {
+        self.set_bytes(option, name, "give a value that libzmq accepts", &value.to_ne_bytes())
+    }
+
+    fn set_bytes(
+        &self,
+        option: u32,
+        name: &'static str,
+        hint: &'static str,
+        value: &[u8],
+    ) -> Result<(), TransportError> {
+        // SAFETY: the socket is alive; libzmq reads `value.len()` bytes and copies them.
+        check(unsafe {
+            zmq_sys::zmq_setsockopt(self.raw, option as c_int, value.as_ptr().cast(), value.len())
+        })
+        .map(drop)
+        .map_err(|source| TransportError::Option { option: name, hint, source })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: the socket is alive and closed only here; messages and poll items that borrow it are gone.
+        unsafe { zmq_sys::zmq_close(self.raw) };
+    }
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Socket").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl SocketKind {
+    fn to_raw(self) -> c_int {
+        let raw = match self {
+            SocketKind::Router => zmq_sys::ZMQ_ROUTER,
+            SocketKind::Dealer => zmq_sys::ZMQ_DEALER,
+            SocketKind::Pub => zmq_sys::ZMQ_PUB,
+            SocketKind::Sub => zmq_sys::ZMQ_SUB,
+            SocketKind::XPub => zmq_sys::ZMQ_XPUB,
+            SocketKind::XSub => zmq_sys::ZMQ_XSUB,
+            SocketKind::Pair => zmq_sys::ZMQ_PAIR,
+        };
+        raw as c_int
+    }
+}
+
+fn c_endpoint(endpoint: &str) -> Result<CString, TransportError> {
+    CString::new(endpoint).map_err(|_| TransportError::Endpoint { endpoint: endpoint.into() })
+}
+
+/// As libzmq counts; durations beyond 24 days become that.
+fn milliseconds(duration: Duration) -> c_int {
+    c_int::try_from(duration.as_millis()).unwrap_or(c_int::MAX)
+}
+
+/// As TCP counts keep-alive: at least one.
+fn seconds(duration: Duration) -> c_int {
+    c_int::try_from(duration.as_secs().max(1)).unwrap_or(c_int::MAX)
+}
+
+fn saturate(value: u32) -> c_int {
+    c_int::try_from(value).unwrap_or(c_int::MAX)
+}
