@@ -10,6 +10,7 @@
 //! | [`ReplyMetadata`] | reply metadata | a stock client ignores it |
 //! | [`Call`], [`CallResult`] | `apply_request`, `apply_reply` | not sent to stock engines |
 //! | [`ENGINE_STATUS_REQUEST`] | control channel | not sent to stock engines |
+| [`READY`] | engine to controller, every channel | not sent to stock hubs |
 //! | [`CLUSTER_STATUS_REQUEST`] | query channel | a stock hub answers `hub_error` |
 
 use std::collections::BTreeMap;
@@ -30,6 +31,27 @@ pub const ENGINE_STATUS_REPLY: &str = "engine_status_reply";
 pub const CLUSTER_STATUS_REQUEST: &str = "cluster_status_request";
 /// Answers [`CLUSTER_STATUS_REQUEST`].
 pub const CLUSTER_STATUS_REPLY: &str = "cluster_status_reply";
+
+/// Says that its sender can be reached on the channel that it came by (engine to controller, on each of its
+/// channels, once; no reply). Sent only to a hub whose registration reply has a [`RegistrationAnswer`].
+pub const READY: &str = "ready";
+
+/// The ZeroMQ identities of the controller's engine-side sockets. The wire fixes them only in being distinct;
+/// an engine needs them to speak first, with [`READY`].
+pub mod identity {
+    /// Of the direct channel.
+    pub const MUX_OUT: &str = "mux_out";
+    /// Of the balanced channel.
+    pub const TASK_OUT: &str = "task_out";
+    /// Of the control channel.
+    pub const CONTROL_OUT: &str = "control_out";
+
+    /// Of a broadcast leaf, by the place of its port in the engine file. Number 0 is the root, where clients
+    /// connect.
+    pub fn broadcast_leaf(index: usize) -> String {
+        format!("sub_scheduler_{}", index + 1)
+    }
+}
 
 /// Who an engine is: for error messages, status and placement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
