@@ -10,7 +10,7 @@
 //! | [`ReplyMetadata`] | reply metadata | a stock client ignores it |
 //! | [`Call`], [`CallResult`] | `apply_request`, `apply_reply` | not sent to stock engines |
 //! | [`ENGINE_STATUS_REQUEST`] | control channel | not sent to stock engines |
-| [`READY`] | engine to controller, every channel | not sent to stock hubs |
+//! | [`READY`] | engine to controller, every channel | not sent to stock hubs |
 //! | [`CLUSTER_STATUS_REQUEST`] | query channel | a stock hub answers `hub_error` |
 
 use std::collections::BTreeMap;
