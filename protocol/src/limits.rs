@@ -45,3 +45,20 @@ pub const WORLD_SIZE_MAX: usize = 65_536;
 
 /// Bytes of a connection file.
 pub const CONNECTION_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Requests that an engine takes from its socket before it runs them; the rest waits in ZeroMQ, and beyond that
+/// in the controller. A cell that fails aborts at most so many cells behind it.
+pub const ENGINE_WAITING_MAX: usize = 4096;
+
+/// Bytes of the requests that an engine takes from its socket before it runs them. One request may exceed it.
+pub const ENGINE_WAITING_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Ids of aborted requests that an engine remembers because the requests may still be under way.
+pub const ABORTED_REMEMBERED_MAX: usize = 16_384;
+
+/// Bytes of printed text that an engine gathers before it sends them, and at most sends in one message.
+pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Messages of output that wait in an engine for a controller that does not read: 64 MiB of text. Beyond them
+/// printing blocks.
+pub const OUTPUT_MESSAGES_WAITING_MAX: u32 = 1024;
