@@ -62,3 +62,35 @@ pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Messages of output that wait in an engine for a controller that does not read: 64 MiB of text. Beyond them
 /// printing blocks.
 pub const OUTPUT_MESSAGES_WAITING_MAX: u32 = 1024;
+
+/// Requests of one client connection that have not been answered. A map over a million items fits; a client
+/// that never stops submitting is refused before it takes the controller's memory.
+pub const REQUESTS_PER_CLIENT_MAX: usize = 2_000_000;
+
+/// Bytes of balanced tasks that the controller keeps until they end (it must be able to try them elsewhere).
+pub const TASK_BYTES_MAX: usize = 16 * 1024 * 1024 * 1024;
+
+/// Engines of one controller, joining ones included: ten times the largest job foreseen.
+pub const ENGINES_MAX: usize = 100_000;
+
+/// The largest id that an engine may ask for, so that the counter behind it never overflows.
+pub const ENGINE_ID_MAX: u32 = 1_000_000_000;
+
+/// Engines that were lost and can be taken back with their ids when they return.
+pub const DEPARTED_ENGINES_REMEMBERED: usize = 4_096;
+
+/// Ids of answered requests that each engine's queue status lists.
+pub const COMPLETED_IDS_REMEMBERED: usize = 1_024;
+
+/// Finished tasks that others can still depend on.
+pub const FINISHED_TASKS_REMEMBERED: usize = 262_144;
+
+/// Aborted ids remembered in case the abort has overtaken its task (they travel over two connections).
+pub const ABORTED_IDS_REMEMBERED: usize = 4_096;
+
+/// Client sessions remembered for the cluster's status.
+pub const SESSIONS_REMEMBERED: usize = 1_024;
+
+/// Output messages that wait for one slow client before further ones are dropped for it. A burst of a thousand
+/// ranks that print a hundred lines each fits.
+pub const OUTPUT_MESSAGES_PER_CLIENT_MAX: u32 = 250_000;
