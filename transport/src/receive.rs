@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::TransportError;
 use crate::message::{COPY_BELOW, Message};
-use crate::socket::Socket;
+use crate::socket::{Socket, SocketKind};
 
 /// Scratch memory above this is given back after a message, so that one large message does not cost for ever.
 const SCRATCH_KEPT_BYTES_MAX: usize = 256 * 1024;
@@ -49,6 +49,24 @@ pub struct Oversized {
     pub source_fd: Option<RawFd>,
 }
 
+/// Where a message came from.
+#[derive(Default)]
+struct Origin {
+    source_fd: Option<RawFd>,
+    peer_address: Option<Box<str>>,
+}
+
+impl Origin {
+    /// What is known already, else what the frame knows.
+    fn or_of(self, frame: &Message, with_address: bool) -> Origin {
+        if self.source_fd.is_some() {
+            return self;
+        }
+        let peer_address = if with_address { frame.peer_address() } else { None };
+        Origin { source_fd: frame.source_fd(), peer_address }
+    }
+}
+
 /// Where small frames are gathered before their one allocation; kept by the socket between messages.
 #[derive(Default)]
 pub(crate) struct Scratch {
@@ -66,16 +84,18 @@ impl Socket {
         if !self.receive_frame(&mut frame)? {
             return Ok(None);
         }
-        let source_fd = frame.source_fd();
-        let peer_address = if self.bounds.peer_address { frame.peer_address() } else { None };
+        let mut origin = Origin::default();
         let mut collector = Collector::new(&self.scratch);
         loop {
             let more = frame.more();
             let length = frame.as_ref().len() as u64;
+            if collector.part_count() == self.origin_part() {
+                origin = origin.or_of(&frame, self.bounds.peer_address);
+            }
             if collector.part_count() == self.bounds.parts_max
                 || collector.byte_count.saturating_add(length) > self.bounds.message_bytes_max
             {
-                return self.drop_rest(frame, collector, source_fd).map(Some);
+                return self.drop_rest(frame, collector, origin).map(Some);
             }
             frame = collector.push(frame);
             if !more {
@@ -86,20 +106,27 @@ impl Socket {
                 break;
             }
         }
+        let Origin { source_fd, peer_address } = origin;
         Ok(Some(Received::Message(Multipart { parts: collector.finish(), source_fd, peer_address })))
+    }
+
+    /// Which frame tells where a message came from: a ROUTER makes the identity frame itself, and while polling
+    /// it makes one without that knowledge.
+    fn origin_part(&self) -> usize {
+        usize::from(self.kind() == SocketKind::Router)
     }
 
     fn drop_rest(
         &self,
         mut frame: Message,
         collector: Collector<'_>,
-        source_fd: Option<RawFd>,
+        origin: Origin,
     ) -> Result<Received, TransportError> {
         let mut oversized = Oversized {
             part_count: collector.part_count() + 1,
             byte_count: collector.byte_count.saturating_add(frame.as_ref().len() as u64),
             first: collector.finish().into_iter().next().filter(|first| first.len() < COPY_BELOW),
-            source_fd,
+            source_fd: origin.or_of(&frame, false).source_fd,
         };
         while frame.more() && self.receive_frame(&mut frame)? {
             oversized.part_count = oversized.part_count.saturating_add(1);

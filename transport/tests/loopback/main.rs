@@ -1,0 +1,7 @@
+//! Sockets of this crate talking to each other over loopback.
+
+mod connections;
+mod curve;
+mod poll;
+mod sockets;
+mod support;
