@@ -1,0 +1,185 @@
+//! What executes user code: cells of the prompt language, and functions called by name.
+//!
+//! A runner knows neither sockets nor MPI. It is given a place for output, the other ranks and the interrupt
+//! flag, and answers with a value or with an error that names its place in the user's own text.
+
+pub mod native;
+pub mod script;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use protocol::value::Value;
+
+use crate::communicator::Communicator;
+use crate::interrupt::Interrupt;
+
+/// Where a piece of output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// What user code prints.
+    Stdout,
+    /// What is wrong, but not an error.
+    Stderr,
+}
+
+impl Stream {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// Takes output as it happens.
+pub trait Output {
+    /// Some text, with the line ends that the user wrote.
+    fn write(&mut self, stream: Stream, text: &str);
+}
+
+/// What a cell may use while it runs.
+#[derive(Clone)]
+pub struct CellContext {
+    /// How the cell is called in tracebacks: `cell 3`, `setup.rhai`.
+    pub label: String,
+    /// Where printed text goes.
+    pub output: Rc<RefCell<dyn Output>>,
+    /// The other ranks.
+    pub communicator: Rc<dyn Communicator>,
+    /// Ends the cell when raised. The caller arms and disarms it.
+    pub interrupt: Interrupt,
+}
+
+impl fmt::Debug for CellContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CellContext").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// The value of a cell's last expression.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Displayed {
+    /// As a person reads it; big arrays are summarised.
+    pub text: String,
+    /// The value itself; `None` for what cannot travel (functions, ranges).
+    pub value: Option<Value>,
+}
+
+/// Why user code failed. The names are Python's where Python has one, because clients in Python compare them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{ename}: {evalue}")]
+pub struct RunError {
+    /// The kind of error: `NameError`, `TypeError`, `KeyboardInterrupt`, ….
+    pub ename: String,
+    /// What is wrong, with line and column where the user's text is to blame.
+    pub evalue: String,
+    /// Lines for people: the chain of calls, each with its line of source and a caret.
+    pub traceback: Vec<String>,
+    /// Where in the cell, from 1.
+    pub line: Option<usize>,
+    /// Where in the line, in characters from 1.
+    pub column: Option<usize>,
+    /// Whether the user's interrupt ended it.
+    pub interrupted: bool,
+}
+
+impl RunError {
+    /// An error without a place.
+    pub fn new(ename: &str, evalue: impl Into<String>) -> RunError {
+        let evalue = evalue.into();
+        RunError {
+            ename: ename.to_owned(),
+            traceback: vec![format!("{ename}: {evalue}")],
+            evalue,
+            line: None,
+            column: None,
+            interrupted: ename == "KeyboardInterrupt",
+        }
+    }
+}
+
+/// What kind of thing a completion inserts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CompletionKind {
+    /// A value of the namespace or a constant.
+    Variable,
+    /// A function, built in or the user's.
+    Function,
+    /// A word of the language.
+    Keyword,
+}
+
+/// A proposal to complete what was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The whole word.
+    pub text: String,
+    /// What it is.
+    pub kind: CompletionKind,
+    /// A signature or the value's type, for the reader.
+    pub detail: String,
+}
+
+/// Whether a cell can run as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    /// It can.
+    Complete,
+    /// More lines are needed: a bracket, a string or a comment is open.
+    Incomplete,
+    /// No further line can mend it; says what is wrong.
+    Invalid(String),
+}
+
+/// One name of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameSummary {
+    /// The name.
+    pub name: String,
+    /// The type: `int`, `list`, `f64`, `function`, ….
+    pub kind: String,
+    /// What is in it, in short: `[100, 3]` for an array's shape, `42`, ….
+    pub summary: String,
+    /// Bytes of its elements, for arrays.
+    pub bytes: usize,
+}
+
+/// Executes what clients send, over a namespace that lives as long as the engine.
+pub trait Runner {
+    /// Runs a cell and gives the value of its last expression.
+    fn execute(&mut self, code: &str, context: &CellContext) -> Result<Option<Displayed>, RunError>;
+
+    /// Calls a function by name: a native one, else one defined in a cell, else a builtin.
+    fn apply(
+        &mut self,
+        function: &str,
+        arguments: Vec<Value>,
+        keywords: BTreeMap<String, Value>,
+        context: &CellContext,
+    ) -> Result<Value, RunError>;
+
+    /// Gives a name a value.
+    fn push(&mut self, name: &str, value: Value) -> Result<(), RunError>;
+
+    /// The value of a name or of any expression.
+    fn pull(&mut self, expression: &str, context: &CellContext) -> Result<Value, RunError>;
+
+    /// Forgets every name and every function that cells defined.
+    fn clear(&mut self);
+
+    /// What could stand at `cursor` (in bytes) of `line`.
+    fn complete(&self, line: &str, cursor: usize) -> Vec<Completion>;
+
+    /// Help on a name.
+    fn inspect(&self, name: &str) -> Option<String>;
+
+    /// Whether `code` is a whole cell.
+    fn is_complete(&self, code: &str) -> Completeness;
+
+    /// The namespace, sorted by name.
+    fn names(&self) -> Vec<NameSummary>;
+}
