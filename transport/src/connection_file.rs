@@ -133,8 +133,10 @@ impl WrittenFile {
         if *found != *self.content {
             return Ok(false);
         }
-        std::fs::remove_file(&self.path)?;
-        Ok(true)
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        }
     }
 }
 

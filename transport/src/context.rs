@@ -44,6 +44,12 @@ impl Context {
     }
 }
 
+impl std::fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Context").finish_non_exhaustive()
+    }
+}
+
 impl Drop for RawContext {
     fn drop(&mut self) {
         // SAFETY: this is the only owner, and every socket holds a clone of the context, so all are closed.

@@ -87,10 +87,10 @@ impl<'a> From<&'a WakeReceiver> for PollItem<'a> {
 /// Waits until an item is ready or `timeout` has passed (`None`: for ever) and returns how many are ready.
 ///
 /// Returns 0 also when a signal arrived, so that its flag can be looked at: on 0, look at the clock. The timeout
-/// is rounded up to milliseconds, so that a deadline has passed when it was waited for.
+/// is rounded up to milliseconds, so that a deadline has passed when it was waited for, and down to 24 days.
 pub fn poll(items: &mut [PollItem<'_>], timeout: Option<Duration>) -> Result<usize, TransportError> {
     let timeout = timeout.map_or(-1, |timeout| {
-        c_long::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_long::MAX)
+        c_long::from(i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX))
     });
     let count = c_int::try_from(items.len()).expect("a process has fewer sockets than an int can count");
     // SAFETY: `PollItem` has the layout of `zmq_pollitem_t`; the items borrow their sockets and descriptors,

@@ -125,7 +125,7 @@ impl Socket {
         let mut oversized = Oversized {
             part_count: collector.part_count() + 1,
             byte_count: collector.byte_count.saturating_add(frame.as_ref().len() as u64),
-            first: collector.finish().into_iter().next().filter(|first| first.len() < COPY_BELOW),
+            first: collector.into_first(),
             source_fd: origin.or_of(&frame, false).source_fd,
         };
         while frame.more() && self.receive_frame(&mut frame)? {
@@ -186,6 +186,12 @@ impl<'a> Collector<'a> {
         }
         self.parts.push(Bytes::new());
         frame
+    }
+
+    /// A copy of the first frame if it is small, so that what is dropped is not held alive by it.
+    fn into_first(self) -> Option<Bytes> {
+        let first = self.finish().into_iter().next().filter(|first| first.len() < COPY_BELOW)?;
+        Some(Bytes::copy_from_slice(&first))
     }
 
     fn finish(mut self) -> Vec<Bytes> {

@@ -47,7 +47,8 @@ pub struct SocketOptions {
     /// Messages queued from one peer before its sender is stalled. 0 is unlimited.
     pub receive_hwm: u32,
     /// ROUTER: a new connection takes over the identity of an older one. On, so that an engine that reconnects
-    /// is not refused while its old connection is half-dead.
+    /// is not refused while its old connection is half-dead. The old connection stays open but carries nothing
+    /// any more; its end is told when it comes.
     pub handover: bool,
     /// ROUTER: report [`Sent::Unreachable`](crate::Sent) instead of dropping in silence.
     pub mandatory: bool,
@@ -61,7 +62,8 @@ pub struct SocketOptions {
     pub heartbeat: Option<Heartbeat>,
     /// Bytes of one frame. A peer that announces more is disconnected before anything is allocated.
     pub frame_bytes_max: i64,
-    /// Frames of one message; more are read and dropped.
+    /// Frames of one message; more are read and dropped. libzmq itself queues a message until its last frame has
+    /// come, however many there are: only [`SocketOptions::curve`] keeps strangers from sending at all.
     pub parts_max: usize,
     /// Bytes of one message; more are read and dropped.
     pub message_bytes_max: u64,

@@ -59,8 +59,11 @@ impl WakeReceiver {
     pub fn clear(&self) -> bool {
         let mut woken = false;
         let mut buffer = [0_u8; 64];
-        while matches!((&self.0.reader).read(&mut buffer), Ok(count) if count > 0) {
+        while let Ok(count @ 1..) = (&self.0.reader).read(&mut buffer) {
             woken = true;
+            if count < buffer.len() {
+                break; // That was all: a byte that comes later is a wake-up of its own.
+            }
         }
         // After the read: were it before, a byte written between the two would be eaten and the mark left set.
         // A waker that still sees the mark has made its change before this, and the loop looks after this.

@@ -159,6 +159,34 @@ fn bytes_that_are_no_protocol_end_their_connection_only() {
 }
 
 #[test]
+fn a_monitor_that_nobody_reads_stalls_nobody() {
+    let context = context();
+    let (router, monitor, endpoint) = monitored(&context, TCP);
+    // Each stranger makes at least three events; libzmq's default bound is a thousand.
+    for _ in 0..700 {
+        drop(std::net::TcpStream::connect(endpoint.trim_start_matches("tcp://")).unwrap());
+    }
+
+    let peer = connected(&context, SocketKind::Dealer, &SocketOptions::identified("peer"), &endpoint);
+    send(&peer, &parts(&["x"]));
+
+    assert_eq!(receive(&router).parts, parts(&["peer", "x"]));
+    let mut connections = Connections::default();
+    let mut events = 0;
+    until(
+        "end of 700 connections",
+        || vec![(&monitor).into()],
+        || {
+            while let Some(event) = monitor.next_event().unwrap() {
+                connections.on_event(&event);
+                events += 1;
+            }
+            (events > 1400 && connections.count() == 1).then_some(())
+        },
+    );
+}
+
+#[test]
 fn a_connecting_socket_learns_that_its_peer_is_gone() {
     let context = context();
     let (router, endpoint) = bound(&context, SocketKind::Router, &defaults());
