@@ -23,8 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         zmq::poll(&mut items, -1)?;
         let ready = [items[0].is_readable(), items[1].is_readable()];
         for (ready, from, to) in [(ready[0], &clients, &engines), (ready[1], &engines, &clients)] {
-            while ready {
-                let Ok(mut parts) = recv_parts(from) else { break };
+            if !ready {
+                continue;
+            }
+            while let Ok(mut parts) = recv_parts(from) {
                 if parts.len() >= 2 {
                     parts.swap(0, 1);
                     let last = parts.len() - 1;
