@@ -1,0 +1,93 @@
+//! How often a waiting rank looks: at once while its peers are likely to be near, seldom when they are not.
+
+use std::time::{Duration, Instant};
+
+/// Test and yield for as long as peers that compute the same thing may differ.
+const SPIN: Duration = Duration::from_millis(2);
+
+/// From then on sleep between two looks: after so much waiting, for so long. The last one makes a rank that
+/// waits for hours cost a fraction of a percent of a core.
+const SLEEPS: [(Duration, Duration); 3] = [
+    (Duration::from_secs(10), Duration::from_millis(5)),
+    (Duration::from_secs(1), Duration::from_millis(1)),
+    (SPIN, Duration::from_micros(50)),
+];
+
+/// How often the idle hook is called.
+const IDLE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// One wait.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    since: Instant,
+    idle: Instant,
+}
+
+/// What to do before looking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    Yield,
+    Sleep(Duration),
+}
+
+impl Backoff {
+    pub(super) fn new(now: Instant) -> Backoff {
+        Backoff { since: now, idle: now }
+    }
+
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn pause(&self, now: Instant) -> Pause {
+        let waited = now.saturating_duration_since(self.since);
+        let sleep = SLEEPS.into_iter().find(|(after, _)| waited >= *after);
+        sleep.map_or(Pause::Yield, |(_, sleep)| Pause::Sleep(sleep))
+    }
+
+    /// Whether the idle hook is due; if so it is not for a while.
+    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
+        let due = now.saturating_duration_since(self.idle) >= IDLE_INTERVAL;
+        if due {
+            self.idle = now;
+        }
+        due
+    }
+}
+
+impl Pause {
+    pub(super) fn take(self) {
+        match self {
+            // `std::thread::yield_now` is sched_yield: other ranks on this core go first.
+            Pause::Yield => std::thread::yield_now(),
+            Pause::Sleep(duration) => std::thread::sleep(duration),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_the_wait_the_longer_the_sleeps() {
+        let start = Instant::now();
+        let backoff = Backoff::new(start);
+        let after = |millis| backoff.pause(start + Duration::from_millis(millis));
+        assert_eq!(after(0), Pause::Yield);
+        assert_eq!(after(1), Pause::Yield);
+        assert_eq!(after(2), Pause::Sleep(Duration::from_micros(50)));
+        assert_eq!(after(1_000), Pause::Sleep(Duration::from_millis(1)));
+        assert_eq!(after(60_000), Pause::Sleep(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn the_idle_hook_is_due_every_20_ms() {
+        let start = Instant::now();
+        let mut backoff = Backoff::new(start);
+        assert!(!backoff.is_idle(start + Duration::from_millis(19)));
+        assert!(backoff.is_idle(start + Duration::from_millis(20)));
+        assert!(!backoff.is_idle(start + Duration::from_millis(39)));
+        assert!(backoff.is_idle(start + Duration::from_millis(40)));
+    }
+}
