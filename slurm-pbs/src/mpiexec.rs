@@ -4,6 +4,7 @@
 //! A program linked with one and started by the other runs as so many worlds of one rank and reports success,
 //! so the dialect is never guessed from the name `mpiexec`: ask `mpiexec --version` and read the answer here.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -178,33 +179,40 @@ impl fmt::Display for Mpiexec {
 }
 
 /// Takes the rank off a line of output that [`Mpiexec::arguments`] made the launcher tag.
-pub fn split_rank_tag(flavor: Flavor, line: &str) -> (Option<u32>, &str) {
-    let untagged = (None, line);
-    let Some((tag, rest)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
-        return untagged;
+///
+/// Open MPI tags each piece that it reads, so a program that writes a line in pieces gets tags inside it too:
+/// these go as well.
+pub fn split_rank_tag(flavor: Flavor, line: &str) -> (Option<u32>, Cow<'_, str>) {
+    let found = match flavor {
+        Flavor::OpenMpi => open_mpi_tag(line),
+        Flavor::Mpich => mpich_tag(line),
     };
-    match flavor {
-        // `[1,0]<stdout>:text`; since version 5 `[prterun-host-123@1,0]<stdout>: text`.
-        Flavor::OpenMpi => {
-            let rank = tag.rsplit_once(',').and_then(|(_, rank)| rank.parse().ok());
-            let text = rest.strip_prefix("<stdout>:").or_else(|| rest.strip_prefix("<stderr>:"));
-            match (rank, text) {
-                (Some(rank), Some(text)) => {
-                    (Some(rank), text.strip_prefix(' ').filter(|_| tag.contains('@')).unwrap_or(text))
-                }
-                _ => untagged,
-            }
+    match found {
+        Some((rank, tag, text)) if flavor == Flavor::OpenMpi && text.contains(tag) => {
+            (Some(rank), Cow::Owned(text.replace(tag, "")))
         }
-        // `[0] text`
-        Flavor::Mpich => match (tag.parse(), rest) {
-            (Ok(rank), "") => (Some(rank), ""),
-            (Ok(rank), rest) => match rest.strip_prefix(' ') {
-                Some(text) => (Some(rank), text),
-                None => untagged,
-            },
-            _ => untagged,
-        },
+        Some((rank, _, text)) => (Some(rank), Cow::Borrowed(text)),
+        None => (None, Cow::Borrowed(line)),
     }
+}
+
+/// Rank, tag and text of `[1,0]<stdout>:text`, since version 5 `[prterun-host-123@1,0]<stdout>: text`.
+fn open_mpi_tag(line: &str) -> Option<(u32, &str, &str)> {
+    let (bracket, rest) = line.strip_prefix('[')?.split_once(']')?;
+    let rank = bracket.rsplit_once(',')?.1.parse().ok()?;
+    let mut text = rest.strip_prefix("<stdout>:").or_else(|| rest.strip_prefix("<stderr>:"))?;
+    if bracket.contains('@') {
+        text = text.strip_prefix(' ').unwrap_or(text);
+    }
+    Some((rank, &line[..line.len() - text.len()], text))
+}
+
+/// Rank, tag and text of `[0] text`.
+fn mpich_tag(line: &str) -> Option<(u32, &str, &str)> {
+    let (rank, rest) = line.strip_prefix('[')?.split_once(']')?;
+    let rank = rank.parse().ok()?;
+    let text = if rest.is_empty() { rest } else { rest.strip_prefix(' ')? };
+    Some((rank, &line[..line.len() - text.len()], text))
 }
 
 struct Line(Vec<String>);

@@ -1,5 +1,6 @@
 //! Reads what a launcher wrote when something went wrong: which rank, and why.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::{Flavor, split_rank_tag};
@@ -45,11 +46,11 @@ impl Complaint {
     /// MPICH does for most deaths.
     pub fn find(flavor: Flavor, output: &str) -> Option<Complaint> {
         // A rank's own words never count as the launcher's, whatever they say.
-        let lines: Vec<(Option<u32>, &str)> =
+        let lines: Vec<(Option<u32>, Cow<'_, str>)> =
             output.lines().map(|line| split_rank_tag(flavor, line)).collect();
         let mut vague = None;
-        for (index, &(rank, line)) in lines.iter().enumerate() {
-            let following = || lines[index + 1..].iter().take(FOLLOWING_LINES).map(|&(_, line)| line);
+        for (index, (rank, line)) in lines.iter().enumerate() {
+            let following = || lines[index + 1..].iter().take(FOLLOWING_LINES).map(|(_, line)| line.as_ref());
             let found = match (flavor, rank) {
                 (Flavor::OpenMpi, None) => open_mpi(line, following()),
                 (Flavor::Mpich, _) => mpich(line, following()),

@@ -173,12 +173,24 @@ fn exit_codes_of_the_launcher_are_explained() {
 
 #[test]
 fn rank_tags_come_off_and_other_brackets_stay() {
-    assert_eq!(split_rank_tag(Flavor::OpenMpi, "[1,12]<stderr>:oh"), (Some(12), "oh"));
-    assert_eq!(split_rank_tag(Flavor::OpenMpi, "[prterun-vm-7@1,2]<stdout>: oh"), (Some(2), "oh"));
-    assert_eq!(split_rank_tag(Flavor::OpenMpi, "[1,1]<stdout>: indented"), (Some(1), " indented"));
-    assert_eq!(split_rank_tag(Flavor::OpenMpi, "[vm:09683] ***"), (None, "[vm:09683] ***"));
-    assert_eq!(split_rank_tag(Flavor::Mpich, "[3] oh"), (Some(3), "oh"));
-    assert_eq!(split_rank_tag(Flavor::Mpich, "[3]"), (Some(3), ""));
-    assert_eq!(split_rank_tag(Flavor::Mpich, "[3]x"), (None, "[3]x"));
-    assert_eq!(split_rank_tag(Flavor::Mpich, "plain"), (None, "plain"));
+    let split = |flavor, line| {
+        let (rank, text) = split_rank_tag(flavor, line);
+        (rank, text.into_owned())
+    };
+    let found = |rank: u32, text: &str| (Some(rank), text.to_owned());
+    let untagged = |text: &str| (None, text.to_owned());
+    assert_eq!(split(Flavor::OpenMpi, "[1,12]<stderr>:oh"), found(12, "oh"));
+    assert_eq!(split(Flavor::OpenMpi, "[prterun-vm-7@1,2]<stdout>: oh"), found(2, "oh"));
+    assert_eq!(split(Flavor::OpenMpi, "[1,1]<stdout>: indented"), found(1, " indented"));
+    assert_eq!(split(Flavor::OpenMpi, "[vm:09683] ***"), untagged("[vm:09683] ***"));
+    assert_eq!(split(Flavor::Mpich, "[3] oh"), found(3, "oh"));
+    assert_eq!(split(Flavor::Mpich, "[3]"), found(3, ""));
+    assert_eq!(split(Flavor::Mpich, "[3]x"), untagged("[3]x"));
+    assert_eq!(split(Flavor::Mpich, "plain"), untagged("plain"));
+}
+
+#[test]
+fn a_line_that_a_rank_wrote_in_pieces_is_one_line() {
+    let line = "[1,1]<stderr>:panicked at [1,1]<stderr>:main.rs[1,1]<stderr>::7";
+    assert_eq!(split_rank_tag(Flavor::OpenMpi, line), (Some(1), "panicked at main.rs:7".into()));
 }

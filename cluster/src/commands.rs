@@ -1,0 +1,10 @@
+//! One file per subcommand: its arguments and what it does.
+
+pub mod clean;
+pub mod engines;
+pub mod launch_args;
+pub mod list;
+pub mod logs;
+pub mod start;
+pub mod status;
+pub mod stop;

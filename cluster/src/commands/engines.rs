@@ -1,0 +1,54 @@
+//! `cluster engines`: more engines for a controller that runs.
+
+use clap::Args;
+
+use super::launch_args::{LaunchArgs, run_in_background};
+use crate::cli::Place;
+use crate::cluster_file::not_found;
+use crate::failure::Failure;
+use crate::output::{Form, Output, print, print_json};
+use crate::supervisor::{Plan, Supervisor};
+
+/// Add engines to a controller that runs, as a world of their own.
+///
+/// The controller may have been started by `cluster start` or by hand. The engines live until Ctrl-C, SIGTERM or
+/// `cluster stop`; with `--daemonize` the command returns once they are ready.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cluster engines -n 4
+  cluster engines -n 2 --engines local --daemonize")]
+pub struct Engines {
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+}
+
+impl Engines {
+    /// Runs until the engines end.
+    pub fn run(self, place: &Place, form: Form) -> Result<(), Failure> {
+        let profile = place.profile()?;
+        let programs = self.launch.programs(None);
+        let launcher = self.launch.launcher(&programs)?;
+        if self.launch.dry_run() {
+            let commands = launcher.commands(&profile, 0, self.launch.ranks());
+            let lines: Vec<String> = commands.iter().map(ToString::to_string).collect();
+            return if form == Form::Json { print_json(&lines) } else { print(&lines.join("\n")) };
+        }
+        if !profile.client_file().exists() || !profile.engine_file().exists() {
+            return Err(not_found(&profile).because("there is no controller to join"));
+        }
+        if self.launch.wants_background() {
+            return run_in_background(&profile, form);
+        }
+        let plan = Plan {
+            profile,
+            controller: None,
+            launcher,
+            ranks: self.launch.ranks(),
+            timeout: self.launch.timeout(),
+            keep_logs: self.launch.keep_logs(),
+            in_background: self.launch.is_background_child(),
+        };
+        Supervisor::run(plan, Output::new(form))
+    }
+}

@@ -1,0 +1,137 @@
+//! Launchers: how engines are started, and how to read what became of them. A launcher says which command lines
+//! to run and explains their ends; running and watching them is the same for all (`run_command.rs`,
+//! `supervisor.rs`).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use slurm_pbs::{Exit, Ranks};
+
+use crate::failure::{Code, Failure, LastLines};
+use crate::log_file::{LAST_LINES_MAX, last_lines};
+use crate::profile::Profile;
+use crate::run_command::{CommandLine, find_program, split_words};
+
+mod local;
+mod mpi_library;
+mod mpiexec;
+
+/// What starts engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// One MPI world under mpiexec: engines can talk to each other.
+    Mpi,
+    /// Separate processes on this machine, each a world of its own.
+    Local,
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EngineKind::Mpi => "mpi",
+            EngineKind::Local => "local",
+        })
+    }
+}
+
+/// What became of one process of an engine set, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// `rank 1 exited on signal 9 (…)`
+    pub what: String,
+    /// What to do, if that is known.
+    pub hint: Option<String>,
+}
+
+/// See the module.
+pub trait Launcher {
+    /// Its name in cluster files.
+    fn kind(&self) -> EngineKind;
+
+    /// For people: `MPI engines (Open MPI 4.1.4)`.
+    fn describe(&self) -> String;
+
+    /// What to run to get the engines of a set. `set` numbers the engine sets of a cluster.
+    fn commands(&self, profile: &Profile, set: u32, ranks: Ranks) -> Vec<CommandLine>;
+
+    /// What the end of the process at `index` of [`Launcher::commands`] means, given the end of its output.
+    fn explain(&self, index: usize, exit: Exit, output: &str) -> Explanation;
+
+    /// What engines wrote last to a log of [`Launcher::commands`], fit to be shown.
+    fn last_lines(&self, log: &Path) -> Option<LastLines> {
+        last_lines(log, LAST_LINES_MAX)
+    }
+
+    /// Removes what a launcher leaves behind when it is killed; `pid` was one of its processes.
+    fn clean_up_after(&self, pid: i32);
+}
+
+/// What flags say about the programs to run.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    /// `--controller-cmd`
+    pub controller: Option<String>,
+    /// `--engine-cmd`
+    pub engine: Option<String>,
+    /// `--mpiexec`
+    pub mpiexec: Option<String>,
+}
+
+impl Programs {
+    /// The command that starts the controller of a profile.
+    pub fn controller_command(
+        &self,
+        profile: &Profile,
+        ip: Option<&str>,
+        arguments: &[String],
+    ) -> Result<CommandLine, Failure> {
+        let mut command = command_of("controller", "--controller-cmd", self.controller.as_deref())?;
+        command.arguments.extend(place_arguments(profile));
+        command.arguments.extend(ip.map(|ip| format!("--ip={ip}")));
+        command.arguments.extend(arguments.iter().cloned());
+        command.log = profile.log_file("controller");
+        Ok(command)
+    }
+
+    /// The launcher for the wanted kind of engines. When nothing is wanted, an engine that is linked with an MPI
+    /// library gets its `mpiexec` and any other is started locally.
+    pub fn launcher(&self, kind: Option<EngineKind>) -> Result<Box<dyn Launcher>, Failure> {
+        let engine = command_of("engine", "--engine-cmd", self.engine.as_deref())?;
+        let library = mpi_library::find(&engine.program);
+        let kind = kind.unwrap_or(match (library, &self.mpiexec) {
+            (None, None) => EngineKind::Local,
+            _ => EngineKind::Mpi,
+        });
+        match kind {
+            EngineKind::Local => Ok(Box::new(local::Local::new(engine))),
+            EngineKind::Mpi => {
+                Ok(Box::new(mpiexec::MpiLauncher::find(engine, library, self.mpiexec.as_deref())?))
+            }
+        }
+    }
+}
+
+/// The flags by which a controller or engine finds the connection files. The key never travels this way.
+fn place_arguments(profile: &Profile) -> Vec<String> {
+    let mut arguments = vec![format!("--profile-dir={}", profile.dir().display())];
+    if !profile.cluster_id().is_empty() {
+        arguments.push(format!("--cluster-id={}", profile.cluster_id()));
+    }
+    arguments
+}
+
+fn command_of(name: &str, flag: &str, given: Option<&str>) -> Result<CommandLine, Failure> {
+    let mut words = split_words(given.unwrap_or(name)).ok_or_else(|| {
+        Failure::usage(format!("{flag} {:?} is no command line", given.unwrap_or_default()))
+            .hint("check its quotes")
+    })?;
+    let wanted = words.remove(0);
+    let program = find_program(&wanted).ok_or_else(|| {
+        Failure::new(Code::LaunchFailed, format!("there is no program {wanted} next to cluster or in PATH"))
+            .hint(format!("build it (cargo build), or name it with {flag}"))
+    })?;
+    Ok(CommandLine { program, arguments: words, log: PathBuf::new() })
+}

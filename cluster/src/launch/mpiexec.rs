@@ -1,0 +1,176 @@
+//! Engines as one MPI world: `mpiexec -n 4 engine --mpi`, with the `mpiexec` that belongs to the MPI library of
+//! the engine.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use slurm_pbs::mpiexec::{Complaint, split_rank_tag};
+use slurm_pbs::{Exit, Flavor, LaunchSpec, Mpiexec, Ranks};
+
+use super::{EngineKind, Explanation, Launcher, place_arguments};
+use crate::failure::{Code, Failure, LastLines};
+use crate::log_file::{LAST_LINES_MAX, last_lines, printable, tail};
+use crate::process::host_name;
+use crate::profile::Profile;
+use crate::run_command::{CommandLine, find_in_path, split_words};
+
+/// See the module.
+pub(super) struct MpiLauncher {
+    engine: CommandLine,
+    program: PathBuf,
+    /// The user's own arguments of `mpiexec`, before ours.
+    extra: Vec<String>,
+    mpiexec: Mpiexec,
+    as_root: bool,
+}
+
+impl MpiLauncher {
+    /// Finds the `mpiexec` for `engine`, which needs the MPI `library`; `given` is the user's choice.
+    pub(super) fn find(
+        engine: CommandLine,
+        library: Option<Flavor>,
+        given: Option<&str>,
+    ) -> Result<MpiLauncher, Failure> {
+        let as_root = nix::unistd::geteuid().is_root();
+        if let Some(given) = given {
+            let mut words = split_words(given).ok_or_else(|| {
+                Failure::usage(format!("--mpiexec {given:?} is no command line")).hint("check its quotes")
+            })?;
+            let wanted = words.remove(0);
+            let program = Some(&wanted).filter(|name| name.contains('/')).map(PathBuf::from);
+            let program =
+                program.or_else(|| find_in_path(&wanted)).ok_or_else(|| no_program(&wanted, library))?;
+            let mpiexec = probe(&program)?;
+            if let Some(library) = library.filter(|library| *library != mpiexec.flavor) {
+                return Err(mismatch(&engine.program, library, &program, &mpiexec));
+            }
+            return Ok(MpiLauncher { engine, program, extra: words, mpiexec, as_root });
+        }
+        let names = library.unwrap_or(Flavor::OpenMpi).launcher_names();
+        let mut of_other_family = None;
+        for program in names.iter().filter_map(|name| find_in_path(name)) {
+            match probe(&program) {
+                Ok(mpiexec) if library.is_none_or(|library| library == mpiexec.flavor) => {
+                    return Ok(MpiLauncher { engine, program, extra: Vec::new(), mpiexec, as_root });
+                }
+                Ok(mpiexec) => of_other_family = of_other_family.or(Some((program, mpiexec))),
+                Err(_) => {} // Some other launcher under that name, e.g. a batch system's: try the next.
+            }
+        }
+        Err(match (library, of_other_family) {
+            (Some(library), Some((program, mpiexec))) => {
+                mismatch(&engine.program, library, &program, &mpiexec)
+            }
+            _ => no_program("mpiexec", library),
+        })
+    }
+}
+
+impl Launcher for MpiLauncher {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Mpi
+    }
+
+    fn describe(&self) -> String {
+        format!("MPI engines ({})", self.mpiexec)
+    }
+
+    fn commands(&self, profile: &Profile, set: u32, ranks: Ranks) -> Vec<CommandLine> {
+        let mut arguments = self.engine.arguments.clone();
+        arguments.push("--mpi".into());
+        // An engine that finds another world size than asked for refuses to run: the wrong launcher starts n
+        // worlds of one rank each.
+        arguments.push(format!("--expect-size={ranks}"));
+        arguments.extend(place_arguments(profile));
+        let spec = LaunchSpec::new(ranks, self.engine.program.to_string_lossy(), arguments);
+        let mut line = self.extra.clone();
+        line.extend(self.mpiexec.arguments(&spec, self.as_root));
+        let log = profile.log_file(&format!("engines-{set}"));
+        vec![CommandLine { program: self.program.clone(), arguments: line, log }]
+    }
+
+    fn explain(&self, _index: usize, exit: Exit, output: &str) -> Explanation {
+        match Complaint::find(self.mpiexec.flavor, output) {
+            Some(complaint) => {
+                Explanation { what: complaint.to_string(), hint: complaint.hint().map(str::to_owned) }
+            }
+            None => Explanation { what: self.mpiexec.explain_exit(exit), hint: None },
+        }
+    }
+
+    /// The ranks' own lines, if there are any: what the launcher adds has been read by `explain`.
+    fn last_lines(&self, log: &Path) -> Option<LastLines> {
+        let text = tail(log).ok()?;
+        let tagged = text.lines().map(|line| split_rank_tag(self.mpiexec.flavor, line));
+        let of_ranks =
+            tagged.filter_map(|(rank, line)| Some(format!("rank {}: {}", rank?, printable(&line))));
+        let mut lines: Vec<String> = of_ranks.collect();
+        if lines.is_empty() {
+            return last_lines(log, LAST_LINES_MAX);
+        }
+        lines.drain(..lines.len().saturating_sub(LAST_LINES_MAX));
+        Some(LastLines { path: log.display().to_string(), lines })
+    }
+
+    /// Open MPI keeps a session directory named by the pid of `mpiexec`, which stays when that is killed.
+    fn clean_up_after(&self, pid: i32) {
+        if self.mpiexec.flavor != Flavor::OpenMpi {
+            return;
+        }
+        let own_user = nix::unistd::geteuid().as_raw();
+        let host = host_name();
+        let short = host.split('.').next().unwrap_or_default();
+        for host in [host.as_str(), short] {
+            let base = std::env::temp_dir().join(format!("ompi.{host}.{own_user}"));
+            let session = base.join(format!("pid.{pid}"));
+            // The directory for temporary files is shared: what is not ours is not touched.
+            let ours = |path: &Path| {
+                fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == own_user)
+            };
+            if ours(&base) && ours(&session) {
+                let _ = fs::remove_dir_all(&session); // Best effort: the next reboot does the same.
+            }
+        }
+    }
+}
+
+/// Asks a launcher who it is.
+fn probe(program: &Path) -> Result<Mpiexec, Failure> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().map_err(|error| {
+        Failure::new(Code::LaunchFailed, format!("failed to run {} --version", program.display()))
+            .caused_by(error)
+    })?;
+    Mpiexec::from_version_text(&String::from_utf8_lossy(&output.stdout)).map_err(|error| {
+        Failure::new(Code::LaunchFailed, format!("failed to recognise {}", program.display()))
+            .caused_by(error)
+    })
+}
+
+fn no_program(wanted: &str, library: Option<Flavor>) -> Failure {
+    let (of, package) = match library {
+        Some(flavor) => (format!(" of {flavor}"), flavor.debian_package()),
+        None => (String::new(), Flavor::OpenMpi.debian_package()),
+    };
+    Failure::new(Code::LaunchFailed, format!("there is no {wanted}{of} in PATH")).hint(format!(
+        "install it (Debian: apt install {package}), name it with --mpiexec, or start single engines with \
+         --engines local"
+    ))
+}
+
+fn mismatch(engine: &Path, library: Flavor, program: &Path, mpiexec: &Mpiexec) -> Failure {
+    Failure::new(
+        Code::LaunchFailed,
+        format!(
+            "{} belongs to {mpiexec}, but {} is linked with {library}",
+            program.display(),
+            engine.display()
+        ),
+    )
+    .because("each engine would be a world of its own")
+    .hint(format!(
+        "name the mpiexec of {library} with --mpiexec (Debian: apt install {})",
+        library.debian_package()
+    ))
+}
