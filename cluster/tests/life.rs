@@ -96,7 +96,7 @@ fn a_rank_that_dies_at_start_is_named() {
     let ended = start.wait();
     assert_eq!(ended.code, 4);
     let failure = ended.failure();
-    assert_eq!(failure["message"], "failed to start engines: rank 1 exited with code 7");
+    assert_eq!(failure["message"], "failed to start engines: rank 1 exited with code 7", "{failure}");
     let lines = failure["last_lines"]["lines"].to_string();
     assert!(lines.contains("rank 1: fake engine: something is wrong"), "{lines}");
 }

@@ -1,6 +1,7 @@
 //! Engines as one MPI world: `mpiexec -n 4 engine --mpi`, with the `mpiexec` that belongs to the MPI library of
 //! the engine.
 
+use std::borrow::Cow;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -100,13 +101,17 @@ impl Launcher for MpiLauncher {
         }
     }
 
-    /// The ranks' own lines, if there are any: what the launcher adds has been read by `explain`.
+    /// The ranks' own lines, if there are any and what the launcher added has been understood by `explain`.
     fn last_lines(&self, log: &Path) -> Option<LastLines> {
         let text = tail(log).ok()?;
+        let understood = Complaint::find(self.mpiexec.flavor, &text).is_some();
         let tagged = text.lines().map(|line| split_rank_tag(self.mpiexec.flavor, line));
-        let of_ranks =
-            tagged.filter_map(|(rank, line)| Some(format!("rank {}: {}", rank?, printable(&line))));
-        let mut lines: Vec<String> = of_ranks.collect();
+        let shown = |(rank, line): (Option<u32>, Cow<'_, str>)| match rank {
+            Some(rank) => Some(format!("rank {rank}: {}", printable(&line))),
+            None if understood || line.trim().is_empty() => None,
+            None => Some(printable(&line)),
+        };
+        let mut lines: Vec<String> = tagged.filter_map(shown).collect();
         if lines.is_empty() {
             return last_lines(log, LAST_LINES_MAX);
         }
