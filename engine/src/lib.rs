@@ -1,13 +1,90 @@
 //! An engine: one rank of the MPI world that runs what clients send.
+//!
+//! The binary `engine` runs the prompt language. A program with functions of its own is an engine too:
+//!
+//! ```no_run
+//! use engine::{Engine, RunError, TaskContext, Value};
+//!
+//! fn ranks(task: TaskContext<'_>, _arguments: Vec<Value>) -> Result<Value, RunError> {
+//!     Ok(Value::Int(task.communicator.size() as i64))
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     Engine::new().function("ranks", ranks).run_with(|registry, place| runner(registry, place))
+//! }
+//! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | the command line, and how an engine joins a cluster | [`cli`], [`start`] |
+//! | what is done next | [`machine`] |
+//! | the messages around one request, and output | [`executor`], [`output`] |
+//! | sockets and the two threads | [`shell`] |
+//! | user code and its namespace | [`runner`] |
+//! | the other ranks | [`communicator`], `mpi`, [`solo`] |
 
-pub mod array;
-pub mod communicator;
-pub mod interrupt;
-pub mod runner;
 pub mod arguments;
+pub mod array;
+pub mod cli;
+pub mod communicator;
 pub mod control_plane;
+pub mod executor;
+pub mod interrupt;
 pub mod loopback;
+pub mod machine;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod output;
+pub mod queries;
+pub mod runner;
+pub mod shell;
 pub mod solo;
+pub mod start;
+#[cfg(test)]
+mod testing;
 pub mod wait_status;
+
+use std::process::ExitCode;
+
+pub use protocol::value::Value;
+pub use runner::{RunError, Runner};
+pub use runner::native::TaskContext;
+use runner::native::{Registry, RegistryError};
+
+/// An engine program: the prompt language, and functions of its own.
+#[derive(Debug, Default)]
+pub struct Engine {
+    registry: Registry,
+    /// The first function that could not be registered; told when the program runs.
+    wrong: Option<RegistryError>,
+}
+
+impl Engine {
+    /// An engine with the prompt language only.
+    pub fn new() -> Engine {
+        Engine::default()
+    }
+
+    /// Adds a function that clients and cells can call by that name.
+    #[must_use]
+    pub fn function(
+        mut self,
+        name: &str,
+        function: impl Fn(TaskContext<'_>, Vec<Value>) -> Result<Value, RunError> + 'static,
+    ) -> Engine {
+        if let Err(error) = self.registry.register(name, function) {
+            self.wrong.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Reads the command line, joins the cluster and serves until the engine is told to end. `make_runner` is called once the engine knows its place in the
+    /// world.
+    pub fn run_with(
+        self,
+        make_runner: impl FnOnce(Registry, &start::place::Place) -> Box<dyn Runner>,
+    ) -> ExitCode {
+        let Engine { registry, wrong } = self;
+        start::main(wrong, |place| make_runner(registry, place))
+    }
+}

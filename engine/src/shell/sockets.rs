@@ -1,0 +1,111 @@
+//! The sockets of an engine and what they connect to.
+
+use std::time::Duration;
+
+use protocol::connection_file::EngineFile;
+use protocol::id::{EngineId, EngineUuid};
+use protocol::limits::{ENGINE_WAITING_MAX, OUTPUT_MESSAGES_WAITING_MAX};
+use transport::curve::{Keypair, PublicKey};
+use transport::{Context, Curve, Socket, SocketOptions, TransportError};
+
+/// How long the last messages of an engine may take to leave.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What every socket of one engine has in common.
+pub struct Plugs {
+    context: Context,
+    uuid: EngineUuid,
+    curve: Curve,
+    file: EngineFile,
+}
+
+/// The two sockets of the heart.
+#[derive(Debug)]
+pub struct Heart {
+    /// Where pings come from.
+    pub ping: Socket,
+    /// Where they are echoed to.
+    pub pong: Socket,
+}
+
+impl Plugs {
+    /// For the engine of that name and the controller of that file, whose interface must be one to connect to.
+    pub fn new(context: &Context, uuid: &EngineUuid, file: EngineFile) -> Result<Plugs, TransportError> {
+        let curve = match file.common.curve_serverkey.as_deref().filter(|key| !key.is_empty()) {
+            Some(key) => Curve::Client { server: PublicKey::parse(key)?, own: Keypair::generate()? },
+            None => Curve::Off,
+        };
+        Ok(Plugs { context: context.clone(), uuid: uuid.clone(), curve, file })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &EngineFile {
+        &self.file
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Registers and unregisters.
+    pub fn registration(&self, url: &str) -> Result<Socket, TransportError> {
+        let socket = Socket::dealer(&self.context, &self.options())?;
+        socket.connect(url)?;
+        Ok(socket)
+    }
+
+    /// Takes requests from three schedulers. Mandatory, so that [`super::ready::Ready`] learns when it is
+    /// known to them.
+    pub fn shell(&self, id: EngineId) -> Result<Socket, TransportError> {
+        let receive_hwm = u32::try_from(ENGINE_WAITING_MAX).unwrap_or(u32::MAX);
+        let options = SocketOptions { mandatory: true, receive_hwm, ..self.options() };
+        let socket = Socket::router(&self.context, &options)?;
+        let common = &self.file.common;
+        for port in [common.mux, common.task, self.file.broadcast_port(id)] {
+            socket.connect(&common.url(port))?;
+        }
+        Ok(socket)
+    }
+
+    /// Takes control requests.
+    pub fn control(&self) -> Result<Socket, TransportError> {
+        let socket = Socket::router(&self.context, &SocketOptions { mandatory: true, ..self.options() })?;
+        socket.connect(&self.file.common.url(self.file.common.control))?;
+        Ok(socket)
+    }
+
+    /// Publishes output. Bounded, because user code can print faster than anybody reads.
+    pub fn iopub(&self) -> Result<Socket, TransportError> {
+        let options =
+            SocketOptions { mandatory: true, send_hwm: OUTPUT_MESSAGES_WAITING_MAX, ..self.options() };
+        let socket = Socket::publisher(&self.context, &options)?;
+        socket.connect(&self.file.common.url(self.file.common.iopub))?;
+        Ok(socket)
+    }
+
+    /// The heart, not yet connected: its first beat says that the engine can be used.
+    pub fn heart(&self) -> Result<Heart, TransportError> {
+        // An old ping is worth nothing.
+        let ping_options = SocketOptions { receive_hwm: 16, ..self.options() };
+        let pong_options = SocketOptions { send_hwm: 16, linger: Duration::ZERO, ..self.options() };
+        Ok(Heart {
+            ping: Socket::subscriber(&self.context, &ping_options)?,
+            pong: Socket::dealer(&self.context, &pong_options)?,
+        })
+    }
+
+    /// Connects the heart.
+    pub fn start_heart(&self, heart: &Heart) -> Result<(), TransportError> {
+        heart.pong.connect(&self.file.common.url(self.file.hb_pong))?;
+        heart.ping.connect(&self.file.common.url(self.file.hb_ping))
+    }
+
+    fn options(&self) -> SocketOptions {
+        SocketOptions {
+            linger: LINGER,
+            curve: self.curve.clone(),
+            ..SocketOptions::identified(self.uuid.as_str())
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! From the command line to an engine that serves, and back to an exit code.
+//!
+//! MPI comes first, on the main thread, before any other thread; then the connection file, the registration, the
+//! sockets, the user's start-up code, and last the heart: its first beat says that the engine can be used.
+
+pub mod failure;
+pub mod file;
+pub mod join;
+pub mod log;
+pub mod place;
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use protocol::extension::{EngineDescription, identity};
+use protocol::id::EngineUuid;
+use protocol::{Date, Receiver, Session, Signer};
+use transport::monitor::Monitor;
+use transport::profile::Profile;
+use transport::wake::waker;
+use transport::{Context, libzmq_version};
+
+use crate::cli::{self, Settings};
+use crate::executor::{Executor, Name, Parts};
+use crate::interrupt::Interrupt;
+use crate::output::Iopub;
+use crate::runner::Runner;
+use crate::runner::native::RegistryError;
+use crate::shell::control::{self, Control};
+use crate::shell::ready::Ready;
+use crate::shell::shared::{Ending, Shared};
+use crate::shell::signals::Signals;
+use crate::shell::sockets::Plugs;
+use crate::shell::{EXIT_CONTROLLER_LOST, Shell};
+use failure::Failure;
+use join::{Joined, Joining};
+use place::Place;
+
+/// How long a rank that ends with its job waits for the others before it leaves MPI without them.
+const FINALIZE_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long a rank that was shut down alone waits: for as long as the others live. Leaving MPI without them
+/// would make the launcher end them.
+const FINALIZE_PATIENCE_ALONE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The program: see [`crate::Engine::run`].
+pub(crate) fn main(
+    wrong: Option<RegistryError>,
+    make_runner: impl FnOnce(&Place) -> Box<dyn Runner>,
+) -> ExitCode {
+    let settings = match cli::parse(std::env::args(), libraries) {
+        Ok(settings) => settings,
+        Err(cli::Stop::Clap(error)) => {
+            let code = if error.use_stderr() { failure::EXIT_USAGE } else { 0 };
+            // The reader may be gone (`engine --help | head`).
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+        Err(cli::Stop::Usage(text)) => return failure::report(&Failure::usage(text)),
+    };
+    if let Some(error) = wrong {
+        return failure::report(&Failure::internal(error.to_string()));
+    }
+    let interrupt = Interrupt::new();
+    let place = match Place::take(&settings, &interrupt) {
+        Ok(place) => place,
+        Err(failure) => return failure::report(&failure),
+    };
+    match run(&settings, &place, interrupt, make_runner) {
+        Ok(served) => end(served, place),
+        Err(failure) => failure::report(&failure),
+    }
+}
+
+/// What the program is linked to, for `--version`.
+fn libraries() -> String {
+    let (major, minor, patch) = libzmq_version();
+    format!("libzmq {major}.{minor}.{patch}\n{}", place::mpi_library())
+}
+
+/// Joins the cluster and serves until the engine ends.
+pub fn run(
+    settings: &Settings,
+    place: &Place,
+    interrupt: Interrupt,
+    make_runner: impl FnOnce(&Place) -> Box<dyn Runner>,
+) -> Result<Served, Failure> {
+    if let Some(directory) = &settings.work_dir {
+        std::env::set_current_dir(directory).map_err(|error| Failure::work_dir(directory, error))?;
+    }
+    let profile = Profile::locate(&settings.profile, |name| std::env::var_os(name));
+    let profile = profile.map_err(|error| Failure::usage(error.to_string()))?;
+    log::init(settings, &profile)?;
+    for name in &settings.ignored {
+        tracing::debug!(name, "option ignored");
+    }
+
+    let uuid = EngineUuid::from(transport::random::id());
+    let pid = std::process::id();
+    let file = file::find(settings, &profile, place)?;
+    let key = file::key(&file);
+    let user = std::env::var("USER").unwrap_or_else(|_| "username".to_owned());
+    let session = |voice: u32| Session::new(uuid.as_str().into(), user.clone(), pid | (voice << 30), &key);
+    let context = Context::new(1).map_err(Failure::transport)?;
+    let plugs = Plugs::new(&context, &uuid, file).map_err(Failure::transport)?;
+    let description = EngineDescription {
+        version: protocol::extension::VERSION,
+        host: file::hostname(),
+        pid,
+        world: None,
+        rank: u32::try_from(place.rank()).unwrap_or(u32::MAX),
+        world_size: u32::try_from(place.size()).unwrap_or(u32::MAX),
+        runner: "script".to_owned(),
+    };
+
+    // Three voices of one session: each numbers its own messages, so that none needs a lock.
+    let (shell_session, mut control_session, iopub_session) = (session(0), session(1), session(2));
+    let mut receiver = Receiver::new(Signer::new(&key));
+    let url = settings.url.clone();
+    let url = url.unwrap_or_else(|| plugs.file().common.url(plugs.file().common.registration));
+    let registration = plugs.registration(&url).map_err(Failure::transport)?;
+    let joined = join::join(Joining {
+        settings,
+        place,
+        socket: &registration,
+        url: &url,
+        uuid: &uuid,
+        description,
+        session: &mut control_session,
+        receiver: &mut receiver,
+    })?;
+    let Joined { id, heartbeat_interval, extended, description } = joined;
+    let name = Name { uuid: uuid.clone(), id };
+
+    let (main_waker, main_wake) = waker().map_err(Failure::transport)?;
+    let (control_waker, control_wake) = waker().map_err(Failure::transport)?;
+    let shared = Arc::new(Shared::new(
+        interrupt.clone(),
+        place.wait_status(),
+        main_waker,
+        control_waker.clone(),
+    ));
+    let shell = Rc::new(plugs.shell(id).map_err(Failure::transport)?);
+    let control = plugs.control().map_err(Failure::transport)?;
+    let iopub = plugs.iopub().map_err(Failure::transport)?;
+    let iopub = Iopub::new(Box::new(iopub), iopub_session, uuid.clone(), id, control_waker.clone());
+    let iopub = Arc::new(iopub);
+    let mut executor = Executor::new(Parts {
+        runner: make_runner(place),
+        communicator: place.communicator(),
+        interrupt: interrupt.clone(),
+        name: name.clone(),
+        session: shell_session,
+        shell: Box::new(Rc::clone(&shell)),
+        iopub: Arc::clone(&iopub),
+    });
+    let signals = Signals::install(&interrupt, &control_waker).map_err(Failure::signals)?;
+    run_startup_code(settings, &mut executor)?;
+
+    let leaf = identity::broadcast_leaf(id.0 as usize % plugs.file().broadcast.len());
+    let whom = |identities: &[&str], session: &mut Session| {
+        if extended { Ready::tell(identities, session, now()) } else { Ready::nobody() }
+    };
+    let control_ready = whom(&[identity::CONTROL_OUT], &mut control_session);
+    // The executor's session numbers the replies; these few messages have a voice of their own.
+    let shell_ready = whom(&[identity::MUX_OUT, identity::TASK_OUT, &leaf], &mut session(3));
+    let heart = plugs.heart().map_err(Failure::transport)?;
+    let monitor = Monitor::attach(&context, &heart.ping).map_err(Failure::transport)?;
+    plugs.start_heart(&heart).map_err(Failure::transport)?;
+
+    let control = Control::new(control::Parts {
+        control,
+        registration,
+        heart,
+        monitor,
+        iopub,
+        shared: Arc::clone(&shared),
+        wake: control_wake,
+        signals,
+        receiver,
+        session: control_session,
+        ready: control_ready,
+        name,
+        description,
+        silence_max: settings.silence.limit(heartbeat_interval),
+    });
+    let thread = std::thread::Builder::new().name("control".to_owned());
+    let thread = thread.spawn(move || control.run()).map_err(Failure::thread)?;
+    tracing::info!(rank = place.rank(), "Completed registration with id {id}");
+
+    let mut main = Shell {
+        socket: shell,
+        executor,
+        receiver: Receiver::new(Signer::new(&key)),
+        ready: shell_ready,
+        shared: Arc::clone(&shared),
+        wake: main_wake,
+        drive: place.driver(),
+        names_changed: true,
+    };
+    let ending = main.serve().unwrap_or_else(|error| Ending::Broken(error.to_string()));
+    tracing::info!(?ending, "engine ends");
+    drop(main); // It holds the world, which MPI can leave only as a whole.
+    shared.leave();
+    Ok(Served { ending, shared, control: thread })
+}
+
+/// An engine that has left its cluster, but not yet its world.
+pub struct Served {
+    /// Why it ended.
+    pub ending: Ending,
+    shared: Arc<Shared>,
+    control: std::thread::JoinHandle<()>,
+}
+
+impl Served {
+    /// Nothing is left to be waited for: ends the control thread.
+    pub fn finish(self) {
+        self.shared.end();
+        if self.control.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+/// Leaves MPI; returns what the process reports. Without the other ranks' consent the process just ends, and the
+/// launcher ends them.
+fn end(served: Served, place: Place) -> ExitCode {
+    let (patience, code) = match &served.ending {
+        Ending::Requested => (FINALIZE_PATIENCE_ALONE, 0),
+        Ending::Terminated => (FINALIZE_PATIENCE, 0),
+        Ending::ControllerLost => (FINALIZE_PATIENCE, EXIT_CONTROLLER_LOST),
+        Ending::Broken(_) => (FINALIZE_PATIENCE, 1),
+    };
+    let left = place.finalize(patience);
+    served.finish();
+    match left {
+        Ok(()) => ExitCode::from(code),
+        Err(reason) => {
+            tracing::warn!(reason, "MPI not finalized");
+            ExitCode::from(code.max(1))
+        }
+    }
+}
+
+fn run_startup_code(settings: &Settings, executor: &mut Executor) -> Result<(), Failure> {
+    let script = match &settings.script {
+        Some(path) => {
+            let code = std::fs::read_to_string(path).map_err(|error| Failure::script(path, error))?;
+            Some((path.display().to_string(), code))
+        }
+        None => None,
+    };
+    let code = settings.code.clone().map(|code| ("--code".to_owned(), code));
+    for (label, code) in script.into_iter().chain(code) {
+        let start = Instant::now();
+        executor.run_at_start(&label, &code).map_err(|error| Failure::startup(&label, &error))?;
+        tracing::info!(label, seconds = start.elapsed().as_secs_f64(), "start-up code ran");
+    }
+    Ok(())
+}
+
+fn now() -> Date {
+    Date::from_system_time(SystemTime::now())
+}

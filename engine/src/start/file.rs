@@ -1,0 +1,123 @@
+//! Finding the engine connection file, and the address in it that can be reached from here.
+
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::Key;
+use protocol::connection_file::{EngineFile, LocalMachine, disambiguate};
+use serde_json::Value as Json;
+use transport::connection_file::{self, ConnectionFileError};
+use transport::profile::Profile;
+
+use super::failure::{EXIT_NO_CONTROLLER, Failure};
+use super::place::Place;
+use crate::cli::Settings;
+
+/// The file's text, instead of a file.
+const CONNECTION_INFO: &str = "IPP_CONNECTION_INFO";
+/// The key, where the file has none.
+const SESSION_KEY: &str = "IPP_SESSION_KEY";
+
+/// # Collective
+/// The connection file, its interface made one to connect to from here. Rank 0 waits for the file, so that a
+/// missing one is reported once and polled by one process.
+pub fn find(settings: &Settings, profile: &Profile, place: &Place) -> Result<EngineFile, Failure> {
+    let found = find_text(settings, profile, place);
+    let mut file = EngineFile::parse(&found?)
+        .map_err(|error| Failure::file("use the engine connection file", error))?;
+    let location = settings.location.as_deref().unwrap_or(&file.common.location);
+    file.common.interface = reachable(&file.common.interface, location);
+    Ok(file)
+}
+
+/// The key that signs messages.
+pub fn key(file: &EngineFile) -> Key {
+    let key = file.common.key();
+    if !key.is_empty() {
+        return key;
+    }
+    Key::new(std::env::var(SESSION_KEY).unwrap_or_default())
+}
+
+/// This host's name.
+pub fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+fn find_text(settings: &Settings, profile: &Profile, place: &Place) -> Result<String, Failure> {
+    if let Some(text) = std::env::var(CONNECTION_INFO).ok().filter(|text| !text.is_empty()) {
+        return Ok(text);
+    }
+    let path = settings.file.clone().unwrap_or_else(|| profile.engine_file());
+    if place.rank() == 0 {
+        let read = read(&path, settings.file_timeout, profile);
+        place.broadcast(Some(&[u8::from(read.is_ok())])).map_err(Failure::between_ranks)?;
+        return read;
+    }
+    if place.broadcast(None).map_err(Failure::between_ranks)? != [1] {
+        return Err(Failure::told_by_rank_0(EXIT_NO_CONTROLLER));
+    }
+    read(&path, settings.file_timeout, profile)
+}
+
+fn read(path: &Path, timeout: Duration, profile: &Profile) -> Result<String, Failure> {
+    let json: Json = connection_file::wait(path, timeout, || false).map_err(|error| match error {
+        ConnectionFileError::Absent { .. } => Failure::no_file(&error, &controller_command(profile)),
+        error => {
+            let cause = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+            Failure::file(error.to_string(), cause)
+        }
+    })?;
+    Ok(json.to_string())
+}
+
+/// The command whose file was looked for.
+fn controller_command(profile: &Profile) -> String {
+    let cluster_id = match profile.cluster_id() {
+        "" => String::new(),
+        id => format!(" --cluster-id {id}"),
+    };
+    format!("controller --profile-dir {}{cluster_id}", profile.dir().display())
+}
+
+fn reachable(interface: &str, location: &str) -> String {
+    let resolved = resolve(location);
+    let own = resolved.filter(|&address| is_own(address)).map(|address| address.to_string());
+    let here = LocalMachine { hostname: hostname(), addresses: own.into_iter().collect() };
+    disambiguate(interface, location, &here, |_| resolved.map(|address| address.to_string()))
+}
+
+fn resolve(host: &str) -> Option<IpAddr> {
+    if host.is_empty() {
+        return None;
+    }
+    (host, 0).to_socket_addrs().ok()?.map(|address| address.ip()).find(IpAddr::is_ipv4)
+}
+
+/// Whether an address is one of this machine's: the system sends to it from itself. Nothing is sent.
+fn is_own(address: IpAddr) -> bool {
+    let source = || {
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    };
+    source().is_ok_and(|source| source.ip() == address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_interface_is_used_as_it_is() {
+        assert_eq!(reachable("tcp://10.1.2.3", "elsewhere"), "tcp://10.1.2.3");
+    }
+
+    #[test]
+    fn a_controller_on_this_machine_is_reached_over_loopback() {
+        assert_eq!(reachable("tcp://*", ""), "tcp://127.0.0.1");
+        assert_eq!(reachable("tcp://0.0.0.0", &hostname()), "tcp://127.0.0.1");
+        assert_eq!(reachable("tcp://0.0.0.0", "127.0.0.1"), "tcp://127.0.0.1");
+    }
+}

@@ -1,0 +1,27 @@
+//! Where logs go.
+
+use std::fs::{File, create_dir_all};
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use transport::profile::Profile;
+
+use super::failure::Failure;
+use crate::cli::Settings;
+
+/// Begins to log. Does nothing if something else in this process has begun before.
+pub fn init(settings: &Settings, profile: &Profile) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&settings.log_filter)
+        .map_err(|error| Failure::usage(format!("read --log-level {}: {error}", settings.log_filter)))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    // The only error is that somebody logs already: a program with an engine in it.
+    let _ = if settings.log_to_file {
+        let path = profile.log_dir().join(format!("engine-{}.log", std::process::id()));
+        let file = create_dir_all(profile.log_dir()).and_then(|()| File::create(&path));
+        let file = file.map_err(|error| Failure::log(&path, error))?;
+        builder.with_ansi(false).with_writer(file).try_init()
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).try_init()
+    };
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! For unit tests: a sink that keeps what it is given, and readers of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use protocol::id::EngineId;
+use protocol::message::output;
+use protocol::{Key, Message, Receiver, Session, Signer};
+use transport::wake::waker;
+use transport::{Sent, TransportError};
+
+use crate::output::{Iopub, Sink};
+
+/// The key of all tests.
+pub(crate) fn key() -> Key {
+    Key::new("521c7a5a-cef389d554380fe2641b9678")
+}
+
+/// A session of the engine `ENG`.
+pub(crate) fn session(process: u32) -> Session {
+    Session::new("ENG".into(), "ada", process, &key())
+}
+
+/// What a sink was given.
+#[derive(Clone, Default)]
+pub(crate) struct Captured {
+    sent: Arc<Mutex<Vec<Vec<Bytes>>>>,
+    full: Arc<AtomicBool>,
+}
+
+impl Sink for Captured {
+    fn offer(&mut self, parts: &[Bytes]) -> Result<Sent, TransportError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Ok(Sent::WouldBlock);
+        }
+        self.sent.lock().unwrap().push(parts.to_vec());
+        Ok(Sent::Done)
+    }
+}
+
+impl Captured {
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.sent.lock().unwrap().len()
+    }
+
+    /// Routing frames as text, and the message, of all that was sent.
+    pub(crate) fn messages(&self) -> Vec<(Vec<String>, Message)> {
+        let mut receiver = Receiver::new(Signer::new(&key()));
+        let sent = self.sent.lock().unwrap().clone();
+        sent.into_iter()
+            .map(|parts| {
+                let (routing, message) = receiver.open(parts).expect("we sign what we send, once");
+                let routing = routing.iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+                (routing, message)
+            })
+            .collect()
+    }
+
+    /// The stream messages, as `stdout: text`.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let messages = self.messages();
+        let streams = messages.iter().filter(|(_, message)| message.header.msg_type == output::STREAM);
+        streams
+            .map(|(_, message)| {
+                let stream: output::Stream = message.content().expect("a stream");
+                format!("{}: {}", stream.name.as_str(), stream.text)
+            })
+            .collect()
+    }
+}
+
+/// An output channel of engine 0, `ENG`.
+pub(crate) fn captured_iopub() -> (Arc<Iopub>, Captured) {
+    let captured = Captured::default();
+    let (flusher, _receiver) = waker().expect("a pair of sockets");
+    let iopub = Iopub::new(Box::new(captured.clone()), session(2), "ENG".into(), EngineId(0), flusher);
+    (Arc::new(iopub), captured)
+}
