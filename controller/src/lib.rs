@@ -1,1 +1,20 @@
-//! controller
+//! Hub and schedulers of a cluster, in one process and one thread.
+//!
+//! | question | module |
+//! |---|---|
+//! | what happens when …? | [`machine`]: events in, effects out |
+//! | who is here, who is alive? | `hub` |
+//! | which request is where? | `tasks` |
+//! | which engine gets it? | `scheduler` |
+//! | which socket, which port? | [`shell`] |
+//! | what does a flag mean? | [`config`] |
+
+pub mod config;
+mod hub;
+pub mod machine;
+mod scheduler;
+pub mod shell;
+mod tasks;
+
+pub use scheduler::balanced::Scheme;
+pub use tasks::TaskId;

@@ -37,6 +37,13 @@ macro_rules! text_id {
             }
         }
 
+        /// Maps can be searched by text.
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl From<&str> for $name {
             fn from(text: &str) -> $name {
                 $name(text.into())

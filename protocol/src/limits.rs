@@ -83,7 +83,7 @@ pub const DEPARTED_ENGINES_REMEMBERED: usize = 4_096;
 pub const COMPLETED_IDS_REMEMBERED: usize = 1_024;
 
 /// Finished tasks that others can still depend on.
-pub const FINISHED_TASKS_REMEMBERED: usize = 262_144;
+pub const FINISHED_TASKS_REMEMBERED: usize = 131_072;
 
 /// Aborted ids remembered in case the abort has overtaken its task (they travel over two connections).
 pub const ABORTED_IDS_REMEMBERED: usize = 4_096;

@@ -1,0 +1,193 @@
+//! Who is here: engines that can be used, engines that are joining, engines that were lost and may return.
+
+pub(crate) mod liveness;
+pub(crate) mod queries;
+pub(crate) mod registration;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use protocol::extension::EngineDescription;
+use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
+use protocol::limits::{COMPLETED_IDS_REMEMBERED, DEPARTED_ENGINES_REMEMBERED, SESSIONS_REMEMBERED};
+
+use crate::machine::Settings;
+use crate::tasks::TaskId;
+use liveness::Pulse;
+use registration::Joining;
+
+/// An engine that can be used.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) id: EngineId,
+    pub(crate) uuid: EngineUuid,
+    pub(crate) description: EngineDescription,
+    pub(crate) last_heard: Instant,
+    /// Set while its heart's connection is gone: when it counts as lost.
+    pub(crate) lost_at: Option<Instant>,
+    /// Every request that it has and has not answered.
+    pub(crate) outstanding: BTreeSet<TaskId>,
+    /// Requests answered.
+    pub(crate) completed: usize,
+    /// The latest of them.
+    pub(crate) completed_ids: VecDeque<MsgId>,
+}
+
+/// An engine that was lost without saying goodbye.
+#[derive(Clone, Debug)]
+struct Departed {
+    id: EngineId,
+    description: EngineDescription,
+}
+
+/// Engines by id and by name, and the clock of heartbeats.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    engines: BTreeMap<EngineId, Engine>,
+    ids: BTreeMap<EngineUuid, EngineId>,
+    joining: BTreeMap<EngineUuid, Joining>,
+    departed: BTreeMap<EngineUuid, Departed>,
+    departed_order: VecDeque<EngineUuid>,
+    next_id: u32,
+    pulse: Pulse,
+    sessions: BTreeMap<SessionId, Instant>,
+    pub(crate) started: Instant,
+}
+
+impl Hub {
+    pub(crate) fn new(now: Instant, settings: &Settings) -> Hub {
+        Hub {
+            engines: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            departed_order: VecDeque::new(),
+            next_id: 0,
+            pulse: Pulse::new(now, settings),
+            sessions: BTreeMap::new(),
+            started: now,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.engines.is_empty() && self.joining.is_empty()
+    }
+
+    pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.engines.values()
+    }
+
+    pub(crate) fn engine(&self, id: EngineId) -> Option<&Engine> {
+        self.engines.get(&id)
+    }
+
+    pub(crate) fn engine_mut(&mut self, id: EngineId) -> Option<&mut Engine> {
+        self.engines.get_mut(&id)
+    }
+
+    /// The usable engine of that name.
+    pub(crate) fn by_uuid(&self, uuid: &str) -> Option<&Engine> {
+        self.engines.get(self.ids.get(uuid)?)
+    }
+
+    /// The usable engine whose sockets have that identity.
+    pub(crate) fn by_identity(&self, identity: &[u8]) -> Option<&Engine> {
+        self.by_uuid(std::str::from_utf8(identity).ok()?)
+    }
+
+    pub(crate) fn joining_count(&self) -> usize {
+        self.joining.len()
+    }
+
+    /// A request given to an engine.
+    pub(crate) fn hold(&mut self, engine: EngineId, task: TaskId) {
+        let engine = self.engines.get_mut(&engine).expect("requests go to engines that are here");
+        engine.outstanding.insert(task);
+    }
+
+    /// A request that an engine has answered, or that it was asked in vain.
+    pub(crate) fn release(&mut self, engine: EngineId, task: TaskId, completed: Option<&MsgId>) {
+        let engine = self.engines.get_mut(&engine).expect("its tasks end before an engine goes");
+        engine.outstanding.remove(&task);
+        if let Some(msg_id) = completed {
+            engine.completed += 1;
+            if engine.completed_ids.len() == COMPLETED_IDS_REMEMBERED {
+                engine.completed_ids.pop_front();
+            }
+            engine.completed_ids.push_back(msg_id.clone());
+        }
+    }
+
+    /// Makes a joining engine usable.
+    fn admit(&mut self, now: Instant, uuid: EngineUuid, joining: Joining) -> &Engine {
+        self.ids.insert(uuid.clone(), joining.id);
+        let engine = Engine {
+            id: joining.id,
+            uuid,
+            description: joining.description,
+            last_heard: now,
+            lost_at: None,
+            outstanding: BTreeSet::new(),
+            completed: 0,
+            completed_ids: VecDeque::new(),
+        };
+        self.engines.entry(joining.id).insert_entry(engine).into_mut()
+    }
+
+    /// Takes an engine out. One that may come back is remembered.
+    fn remove(&mut self, id: EngineId, may_return: bool) -> Option<Engine> {
+        let engine = self.engines.remove(&id)?;
+        self.ids.remove(&engine.uuid);
+        if may_return {
+            self.remember(engine.uuid.clone(), Departed { id, description: engine.description.clone() });
+        }
+        Some(engine)
+    }
+
+    fn remember(&mut self, uuid: EngineUuid, departed: Departed) {
+        if self.departed.insert(uuid.clone(), departed).is_none() {
+            self.departed_order.push_back(uuid);
+        }
+        while self.departed_order.len() > DEPARTED_ENGINES_REMEMBERED {
+            if let Some(oldest) = self.departed_order.pop_front() {
+                self.departed.remove(&oldest);
+            }
+        }
+    }
+
+    /// A lost engine that has come back, if its id is still free.
+    fn recall(&mut self, uuid: &str) -> Option<(EngineUuid, Departed)> {
+        let (uuid, departed) = self.departed.remove_entry(uuid)?;
+        self.departed_order.retain(|other| *other != uuid);
+        let taken = self.engines.contains_key(&departed.id)
+            || self.joining.values().any(|joining| joining.id == departed.id);
+        (!taken).then_some((uuid, departed))
+    }
+
+    /// Notes that a client is there.
+    pub(crate) fn note_session(&mut self, now: Instant, session: SessionId) {
+        if self.sessions.len() >= SESSIONS_REMEMBERED
+            && !self.sessions.contains_key(&session)
+            && let Some(quietest) =
+                self.sessions.iter().min_by_key(|(_, seen)| **seen).map(|(name, _)| name.clone())
+        {
+            self.sessions.remove(&quietest);
+        }
+        self.sessions.insert(session, now);
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.ids.len(), self.engines.len());
+        for (uuid, id) in &self.ids {
+            assert_eq!(self.engines[id].uuid, *uuid);
+            assert_eq!(self.engines[id].id, *id);
+            assert!(!self.joining.contains_key(uuid), "{uuid} is here and joining");
+            assert!(!self.departed.contains_key(uuid), "{uuid} is here and gone");
+        }
+        let mut ids: Vec<EngineId> =
+            self.engines.keys().copied().chain(self.joining.values().map(|joining| joining.id)).collect();
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "an id was given twice: {ids:?}");
+        assert_eq!(self.departed.len(), self.departed_order.len());
+    }
+}

@@ -1,0 +1,189 @@
+//! Who is alive: a lost connection tells at once, a heart that does not echo tells in the end.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::id::{EngineId, EngineUuid};
+use protocol::message::notification::{EngineNotification, UNREGISTRATION_NOTIFICATION};
+
+use super::registration::json;
+use super::{Engine, Hub};
+use crate::machine::{Controller, Effect, Settings};
+
+/// Time between heartbeats while an engine is joining: its heart may begin to listen at any moment, and it is
+/// usable only after its first echo.
+const JOINING_PERIOD: Duration = Duration::from_millis(50);
+
+/// When hearts are asked.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    next: Instant,
+    /// The latest of the engines that joined or were lost may have to be looked at then.
+    look: Instant,
+}
+
+impl Pulse {
+    pub(super) fn new(now: Instant, settings: &Settings) -> Pulse {
+        Pulse { next: now + settings.heartbeat_period, look: now + settings.heartbeat_period }
+    }
+}
+
+impl Hub {
+    /// When the hub must be called again, and why.
+    pub(crate) fn next_deadline(&self) -> (Instant, &'static str) {
+        if self.pulse.look < self.pulse.next { (self.pulse.look, "liveness") } else { (self.pulse.next, "heartbeat") }
+    }
+
+    /// Recomputes [`Hub::next_deadline`]: after everything that may bring one nearer.
+    fn schedule(&mut self, now: Instant, settings: &Settings) {
+        if !self.joining.is_empty() {
+            self.pulse.next = self.pulse.next.min(now + JOINING_PERIOD.min(settings.heartbeat_period));
+        }
+        let lost = self.engines.values().filter_map(|engine| engine.lost_at).min();
+        self.pulse.look =
+            [lost, self.next_join(settings)].into_iter().flatten().fold(self.pulse.next, Instant::min);
+    }
+
+    /// Any verified message of an engine is a sign of life.
+    pub(crate) fn heard(&mut self, now: Instant, identity: &[u8]) -> Option<EngineId> {
+        let id = self.by_identity(identity)?.id;
+        self.engines.get_mut(&id)?.last_heard = now;
+        Some(id)
+    }
+}
+
+impl Engine {
+    /// The engine in words, for errors: its id, and what it said of itself.
+    pub(crate) fn in_words(&self) -> String {
+        let described = &self.description;
+        if described.version == 0 {
+            return format!("Engine {}", self.id);
+        }
+        let rank = if described.world_size > 1 { format!("rank {}, ", described.rank) } else { String::new() };
+        format!("Engine {} ({rank}host {}, pid {})", self.id, described.host, described.pid)
+    }
+}
+
+impl Controller {
+    /// Asks all hearts at once, for instance because one has just come.
+    pub(crate) fn ping_now(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Ping);
+        self.hub.pulse.next = now + self.settings.heartbeat_period;
+        self.hub.schedule(now, &self.settings);
+    }
+
+    pub(crate) fn on_hub_deadline(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.finish_joins(now, effects);
+        let overdue: Vec<(EngineId, &str)> = self
+            .hub
+            .engines
+            .values()
+            .filter(|engine| engine.lost_at.is_some_and(|at| at <= now))
+            .map(|engine| (engine.id, "its connection was lost"))
+            .collect();
+        for (engine, reason) in overdue {
+            self.lose_engine(now, engine, true, reason, effects);
+        }
+        if self.hub.pulse.next <= now {
+            self.bury_the_silent(now, effects);
+            self.ping_now(now, effects);
+        }
+        self.hub.schedule(now, &self.settings);
+    }
+
+    fn bury_the_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let patience = self.settings.heartbeat_period * (self.settings.heartbeat_misses + 1);
+        let silent: Vec<EngineId> = self
+            .hub
+            .engines
+            .values()
+            .filter(|engine| now.saturating_duration_since(engine.last_heard) > patience)
+            .map(|engine| engine.id)
+            .collect();
+        for engine in silent {
+            let reason = format!("it did not answer for {:.1} s", patience.as_secs_f64());
+            self.lose_engine(now, engine, true, &reason, effects);
+        }
+    }
+
+    pub(crate) fn on_beat(&mut self, now: Instant, identity: &Bytes, effects: &mut Vec<Effect>) {
+        if let Some(id) = self.hub.heard(now, identity) {
+            if self.hub.engine_mut(id).and_then(|engine| engine.lost_at.take()).is_some() {
+                tracing::info!(%id, "engine reconnected");
+                self.resume_schedule(id, effects);
+            }
+            return;
+        }
+        if self.hub.joining_mut(identity).is_none() {
+            self.hub.rejoin(now, identity, &self.settings);
+        }
+        if let Some(joining) = self.hub.joining_mut(identity) {
+            joining.on_beat(now);
+            self.finish_joins(now, effects);
+        }
+        self.hub.schedule(now, &self.settings);
+    }
+
+    pub(crate) fn on_disconnected(&mut self, now: Instant, identity: &Bytes, effects: &mut Vec<Effect>) {
+        let grace = self.settings.reconnect_grace;
+        let Some(id) = self.hub.by_identity(identity).map(|engine| engine.id) else {
+            return; // Not usable yet, or unregistered already: an engine that ends says so first.
+        };
+        let engine = self.hub.engine_mut(id).expect("just found");
+        if engine.lost_at.is_some() {
+            return;
+        }
+        engine.lost_at = Some(now + grace);
+        tracing::debug!(%id, "connection of the engine's heart ended");
+        self.balanced.suspend(id);
+        // Should it only have lost its connection, its heart answers this as soon as it has a new one.
+        effects.push(Effect::Ping);
+        self.hub.pulse.next = self.hub.pulse.next.min(now + grace * 3 / 4);
+        self.hub.schedule(now, &self.settings);
+    }
+
+    pub(crate) fn on_unregistering(
+        &mut self,
+        now: Instant,
+        engine: Option<EngineId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(id) = engine else { return };
+        if self.hub.engine(id).is_some() {
+            self.lose_engine(now, id, false, "it unregistered", effects);
+        } else if self.hub.cancel_join(id) {
+            tracing::info!(%id, "registration cancelled");
+        }
+    }
+
+    pub(crate) fn on_ending(&mut self, now: Instant, engine: &EngineUuid, effects: &mut Vec<Effect>) {
+        if let Some(id) = self.hub.by_uuid(engine.as_str()).map(|engine| engine.id) {
+            self.lose_engine(now, id, false, "it was shut down", effects);
+        }
+    }
+
+    /// Takes an engine out of everything, tells everybody, and ends or moves what it had.
+    pub(crate) fn lose_engine(
+        &mut self,
+        now: Instant,
+        id: EngineId,
+        may_return: bool,
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(engine) = self.hub.remove(id, may_return) else { return };
+        tracing::info!(%id, uuid = %engine.uuid, reason, outstanding = engine.outstanding.len(), "engine lost");
+        effects.push(Effect::Publish {
+            parent: Bytes::from_static(b"{}"),
+            msg_type: UNREGISTRATION_NOTIFICATION,
+            content: json(&EngineNotification {
+                id,
+                uuid: engine.uuid.clone(),
+                extension: None,
+                reason: Some(reason.to_owned()),
+            }),
+        });
+        self.on_engine_gone(now, &engine, reason, effects);
+        self.hub.schedule(now, &self.settings);
+    }
+}

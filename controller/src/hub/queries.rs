@@ -1,0 +1,194 @@
+//! Answers to questions: read from memory, in one step.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+use protocol::error::{ErrorContent, ename, python_repr};
+use protocol::extension::{self, ClusterStatus, ConnectionAnswer, EngineState};
+use protocol::id::{EngineId, MsgId, SessionId};
+use protocol::message::control::SHUTDOWN_REPLY;
+use protocol::message::hub::{
+    CONNECTION_REPLY, ConnectionReply, HUB_ERROR, LOAD_REPLY, QUEUE_REPLY, QueueContents, QueueLengths,
+    QueueRequest, Target, Targets,
+};
+use protocol::message::notification::SHUTDOWN_NOTIFICATION;
+use protocol::message::{Failure, Status, StatusContent};
+use serde_json::{Value as Json, json};
+
+use super::registration::json;
+use crate::machine::{Controller, Effect, Query, STOP_TIME};
+
+/// An answer's type and content.
+type Answer = (&'static str, Json);
+
+impl Controller {
+    pub(crate) fn on_asked(
+        &mut self,
+        now: Instant,
+        client: Bytes,
+        session: SessionId,
+        header: Bytes,
+        query: Query,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.hub.note_session(now, session);
+        let answer = match query {
+            Query::Connection => Ok(self.connection_reply()),
+            Query::Queue(request) => self.queue_reply(&request),
+            Query::Load(request) => self.load_reply(&request),
+            Query::Shutdown => Ok((SHUTDOWN_REPLY, json(&StatusContent::OK))),
+            Query::ClusterStatus => {
+                let status = Box::new(self.cluster_status(now));
+                effects.push(Effect::AnswerStatus { to: client, parent: header, status });
+                return;
+            }
+            Query::Records(request) => Err(ErrorContent::new(
+                ename::NOT_IMPLEMENTED_ERROR,
+                format!("{request}: this controller keeps no records of tasks; ask the client that submitted them"),
+            )),
+            Query::Unknown(msg_type) => Err(ErrorContent::new(
+                ename::KEY_ERROR,
+                python_repr(&format!("Bad Message Type: {}", python_repr(&msg_type))),
+            )),
+            Query::Malformed(reason) => Err(ErrorContent::new(ename::VALUE_ERROR, reason)),
+        };
+        let (msg_type, content) = answer.unwrap_or_else(|error| (HUB_ERROR, json(&Failure::from(error))));
+        let stops = msg_type == SHUTDOWN_REPLY;
+        effects.push(Effect::Answer { to: client, parent: header.clone(), msg_type, content });
+        if stops {
+            self.on_shutdown(now, header, effects);
+        }
+    }
+
+    fn on_shutdown(&mut self, now: Instant, header: Bytes, effects: &mut Vec<Effect>) {
+        tracing::info!(engines = self.hub.engines.len(), "shutdown requested");
+        let content = json(&StatusContent::OK);
+        effects.push(Effect::Publish { parent: header, msg_type: SHUTDOWN_NOTIFICATION, content });
+        for engine in self.hub.engines.values() {
+            effects.push(Effect::Stop { engine: engine.uuid.clone() });
+        }
+        self.stopping.get_or_insert(now + STOP_TIME);
+    }
+
+    fn connection_reply(&self) -> Answer {
+        let ours = self.hub.engines.values().filter(|engine| engine.description.version > 0);
+        let reply = ConnectionReply {
+            status: Status::Ok,
+            engines: self.hub.engines.values().map(|engine| (engine.id, engine.uuid.clone())).collect(),
+            extension: Some(ConnectionAnswer {
+                version: extension::VERSION,
+                engines: ours.map(|engine| (engine.id, engine.description.clone())).collect(),
+            }),
+        };
+        (CONNECTION_REPLY, json(&reply))
+    }
+
+    fn queue_reply(&self, request: &QueueRequest) -> Result<Answer, ErrorContent> {
+        let mut reply = serde_json::Map::new();
+        reply.insert("status".to_owned(), json!("ok"));
+        for id in self.resolve(request.targets.as_ref())? {
+            let part = if request.verbose { json(&self.queue_contents(id)) } else { json(&self.queue_lengths(id)) };
+            reply.insert(id.to_string(), part);
+        }
+        let waiting = self.balanced.waiting_ids();
+        let unassigned = if request.verbose {
+            let ids: Vec<&MsgId> = waiting.filter_map(|id| Some(&self.tasks.get(id)?.msg_id)).collect();
+            json(&ids)
+        } else {
+            json!(self.balanced.waiting())
+        };
+        reply.insert("unassigned".to_owned(), unassigned);
+        Ok((QUEUE_REPLY, Json::Object(reply)))
+    }
+
+    fn load_reply(&self, request: &QueueRequest) -> Result<Answer, ErrorContent> {
+        let mut reply = serde_json::Map::new();
+        reply.insert("status".to_owned(), json!("ok"));
+        for id in self.resolve(request.targets.as_ref())? {
+            let lengths = self.queue_lengths(id);
+            reply.insert(id.to_string(), json!(lengths.queue + lengths.tasks));
+        }
+        Ok((LOAD_REPLY, Json::Object(reply)))
+    }
+
+    /// The engines that a client means, or the error that stock clients know.
+    fn resolve(&self, targets: Option<&Targets>) -> Result<Vec<EngineId>, ErrorContent> {
+        let all = || self.hub.engines.keys().copied().collect();
+        let targets = match targets {
+            None => return Ok(all()),
+            Some(Targets::One(Target::Uuid(uuid))) if uuid.as_str() == "all" => return Ok(all()),
+            Some(Targets::One(one)) => std::slice::from_ref(one),
+            Some(Targets::Many(many)) => many,
+        };
+        if targets.is_empty() {
+            return Err(ErrorContent::new(ename::INDEX_ERROR, "No Engines Registered"));
+        }
+        let find = |target: &Target| match target {
+            Target::Id(id) => {
+                let id = EngineId(u32::try_from(*id).ok()?);
+                self.hub.engines.contains_key(&id).then_some(id)
+            }
+            Target::Uuid(uuid) => self.hub.by_uuid(uuid.as_str()).map(|engine| engine.id),
+        };
+        let name = |target: &Target| match target {
+            Target::Id(id) => id.to_string(),
+            Target::Uuid(uuid) => python_repr(uuid.as_str()),
+        };
+        let unknown: Vec<String> = targets.iter().filter(|target| find(target).is_none()).map(name).collect();
+        if !unknown.is_empty() {
+            let text = format!("No Such Engine: [{}]", unknown.join(", "));
+            return Err(ErrorContent::new(ename::INDEX_ERROR, text));
+        }
+        Ok(targets.iter().filter_map(find).collect())
+    }
+
+    fn queue_contents(&self, id: EngineId) -> QueueContents {
+        let mut contents = QueueContents::default();
+        let Some(engine) = self.hub.engine(id) else { return contents };
+        for task in engine.outstanding.iter().filter_map(|task| self.tasks.get(*task)) {
+            let list = if task.work.is_balanced() { &mut contents.tasks } else { &mut contents.queue };
+            if task.client.channel.is_queued() {
+                list.push(task.msg_id.clone());
+            }
+        }
+        contents.completed = engine.completed_ids.iter().cloned().collect();
+        contents
+    }
+
+    fn queue_lengths(&self, id: EngineId) -> QueueLengths {
+        let mut lengths = QueueLengths::default();
+        let Some(engine) = self.hub.engine(id) else { return lengths };
+        for task in engine.outstanding.iter().filter_map(|task| self.tasks.get(*task)) {
+            let count = if task.work.is_balanced() { &mut lengths.tasks } else { &mut lengths.queue };
+            *count += usize::from(task.client.channel.is_queued());
+        }
+        lengths.completed = engine.completed;
+        lengths
+    }
+
+    fn cluster_status(&self, now: Instant) -> ClusterStatus {
+        let state = |engine: &super::Engine| {
+            let lengths = self.queue_lengths(engine.id);
+            EngineState {
+                uuid: engine.uuid.to_string(),
+                engine: engine.description.clone(),
+                queue: lengths.queue,
+                tasks: lengths.tasks,
+                completed: lengths.completed,
+                silent_seconds: now.saturating_duration_since(engine.last_heard).as_secs_f64(),
+            }
+        };
+        let engines: BTreeMap<EngineId, EngineState> =
+            self.hub.engines.values().map(|engine| (engine.id, state(engine))).collect();
+        ClusterStatus {
+            status: Some(Status::Ok),
+            uptime_seconds: now.saturating_duration_since(self.hub.started).as_secs_f64(),
+            engines,
+            joining: self.hub.joining_count(),
+            clients: self.hub.sessions.len(),
+            waiting_tasks: self.balanced.waiting(),
+            ..ClusterStatus::default()
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Requests to one named engine, by mux or control: swap two frames, forward.
+
+use std::time::Instant;
+
+use protocol::error::{ErrorContent, ename};
+use protocol::id::EngineUuid;
+use protocol::message::StatusContent;
+use serde_json::json;
+
+use super::{made_reply, refuse, reply_type_of};
+use crate::hub::registration::json;
+use crate::machine::{Channel, Controller, Effect, Request, Target, is_fulfilled_by_loss, reply_type};
+use crate::tasks::{Task, TaskId, Work};
+
+impl Controller {
+    pub(super) fn on_direct(&mut self, now: Instant, request: Request, effects: &mut Vec<Effect>) {
+        let (identity, channel) = match &request.target {
+            Target::Control { engine, aborted } => {
+                let (engine, aborted) = (engine.clone(), aborted.clone());
+                if !aborted.is_empty() {
+                    self.on_aborted(now, aborted, effects);
+                }
+                (engine, Channel::Control)
+            }
+            Target::Engine(engine) => (engine.clone(), Channel::Mux),
+            Target::Balanced(_) | Target::Broadcast(_) => unreachable!("the caller has looked"),
+        };
+        let Some(engine) = self.hub.by_identity(&identity) else {
+            let name = String::from_utf8_lossy(&identity).into_owned();
+            let error = ErrorContent::new(ename::ENGINE_ERROR, format!("Engine '{name}' is not registered"));
+            match reply_type(&request.header.msg_type) {
+                Some(reply_type) => effects.push(made_reply(
+                    request.client,
+                    Some(&EngineUuid::from(name)),
+                    request.message.header,
+                    reply_type,
+                    &error,
+                )),
+                None => refuse(request, &error, effects),
+            }
+            return;
+        };
+        let (id, uuid) = (engine.id, engine.uuid.clone());
+        let Request { client, header, message, .. } = request;
+        // Widgets' messages (`comm_msg`) travel here as well; nobody answers them.
+        let task = if reply_type(&header.msg_type).is_some() {
+            let task = self.tasks.begin(Task {
+                msg_id: header.msg_id,
+                msg_type: header.msg_type,
+                client,
+                header: message.header.clone(),
+                work: Work::Direct { engine: id },
+            });
+            self.hub.hold(id, task);
+            task
+        } else {
+            TaskId::NONE
+        };
+        effects.push(Effect::Forward { channel, engine: uuid, task, message });
+    }
+
+    /// Answers a direct request in the engine's stead.
+    pub(super) fn fail_direct(
+        &mut self,
+        task: Task,
+        uuid: &EngineUuid,
+        error: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let msg_type = reply_type_of(&task);
+        if task.client.channel == Channel::Control && is_fulfilled_by_loss(&task.msg_type) {
+            effects.push(Effect::Reply {
+                client: task.client,
+                engine: Some(uuid.clone()),
+                parent: task.header,
+                msg_type,
+                metadata: json!({ "engine": uuid }),
+                content: json(&StatusContent::OK),
+                buffers: vec![],
+            });
+            return;
+        }
+        let error = ErrorContent::new(ename::ENGINE_ERROR, error);
+        effects.push(made_reply(task.client, Some(uuid), task.header, msg_type, &error));
+    }
+}

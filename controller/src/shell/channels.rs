@@ -1,0 +1,541 @@
+//! The table of sockets, and both directions between messages and events or effects.
+//!
+//! | socket | kind | identity | carries |
+//! |---|---|---|---|
+//! | registration | ROUTER | – | queries of clients, registrations of engines |
+//! | notification | PUB | – | who joined and left |
+//! | mux, task, control, clients' side | ROUTER | `mux_in`, `task_in`, `control_in` | requests in, replies out |
+//! | mux, task, control, engines' side | ROUTER | `mux_out`, `task_out`, `control_out` | requests out, replies in |
+//! | broadcast, clients' and engines' side | ROUTER | `sub_scheduler_0`, `sub_scheduler_1` | the same |
+//! | iopub, engines' side and clients' side | SUB, PUB | –, `<session>_iopub` | output |
+//! | `hb_ping`, `hb_pong` | PUB, ROUTER | – | heartbeats |
+//!
+//! Payload frames pass through as they came; only what the controller says itself is made and signed here.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use protocol::error::{ErrorContent, ename};
+use protocol::extension::{ClusterStatus, identity};
+use protocol::frames::WireMessage;
+use protocol::id::SessionId;
+use protocol::limits::OUTPUT_MESSAGES_PER_CLIENT_MAX;
+use protocol::message::control::{SHUTDOWN_REPLY, SHUTDOWN_REQUEST, Shutdown};
+use protocol::message::{Empty, Failure};
+use protocol::{Date, Key, Message, Receiver, Session};
+use serde_json::Value as Json;
+use transport::monitor::Monitor;
+use transport::poll::{PollItem, poll};
+use transport::wake::WakeReceiver;
+use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
+
+use super::decode;
+use super::hearts::Hearts;
+use super::outbox::{Outbox, TRY_INTERVAL};
+use crate::machine::{Channel, Client, Effect, Event, reply_type};
+use crate::tasks::TaskId;
+
+/// Messages taken from one socket before the next one has its turn.
+pub(super) const RECEIVED_PER_ROUND_MAX: usize = 64;
+
+/// At most one warning about refused messages in this time; all are counted.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where and how to bind.
+pub struct Binding {
+    /// `tcp://127.0.0.1`, for clients.
+    pub client_interface: String,
+    /// For engines.
+    pub engine_interface: String,
+    /// Ports in order of use, see [`Ports`].
+    pub ports: PortPools,
+    /// Of the cluster.
+    pub key: Key,
+    /// Of the sockets.
+    pub curve: transport::Curve,
+}
+
+/// Ports to be used before random ones.
+#[derive(Clone, Debug, Default)]
+pub struct PortPools {
+    /// For what engines connect to.
+    pub engine: std::collections::VecDeque<u16>,
+    /// For what clients connect to.
+    pub client: std::collections::VecDeque<u16>,
+    /// For either, when its own pool is empty.
+    pub common: std::collections::VecDeque<u16>,
+}
+
+/// The ports that were bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the connection files")]
+pub struct Ports {
+    pub registration: u16,
+    pub engine: Pair,
+    pub client: Pair,
+    pub hb_ping: u16,
+    pub hb_pong: u16,
+    pub notification: u16,
+}
+
+/// Ports of the channels that both sides have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the connection files")]
+pub struct Pair {
+    pub control: u16,
+    pub mux: u16,
+    pub task: u16,
+    pub iopub: u16,
+    pub broadcast: u16,
+}
+
+/// The two sides of a channel.
+struct Relay {
+    clients: Socket,
+    engines: Socket,
+    relayed: u64,
+}
+
+/// All sockets.
+pub struct Channels {
+    registration: Socket,
+    notification: Socket,
+    /// In the order of [`Channel::ALL`].
+    relays: [Relay; 4],
+    iopub_in: Socket,
+    iopub_out: Socket,
+    iopub_relayed: u64,
+    hearts: Hearts,
+    outbox: Outbox,
+    session: Session,
+    receiver: Receiver,
+    oversized: u64,
+    misrouted: u64,
+    warned: Option<Instant>,
+    unwarned: u64,
+    /// Tells this controller's tasks from an earlier one's.
+    epoch: [u8; 8],
+    ports: Ports,
+}
+
+fn place(channel: Channel) -> usize {
+    match channel {
+        Channel::Control => 0,
+        Channel::Mux => 1,
+        Channel::Broadcast => 2,
+        Channel::Task => 3,
+    }
+}
+
+impl Channels {
+    /// Binds everything, in the order in which the original uses up its ports.
+    pub fn bind(context: &Context, binding: Binding) -> Result<Channels, TransportError> {
+        let Binding { client_interface, engine_interface, mut ports, key, curve } = binding;
+        let session = Session::new(
+            SessionId::from(transport::random::id()),
+            std::env::var("USER").unwrap_or_else(|_| "username".to_owned()),
+            std::process::id(),
+            &key,
+        );
+        let plain = SocketOptions { curve, ..SocketOptions::default() };
+        let named = |identity: &str| SocketOptions { identity: Some(identity.into()), ..plain.clone() };
+        // Engines that cannot be reached are noticed, not silently skipped.
+        let outward = |identity: &str| SocketOptions { mandatory: true, ..named(identity) };
+        let output = |identity: Option<Vec<u8>>| SocketOptions {
+            identity,
+            send_hwm: OUTPUT_MESSAGES_PER_CLIENT_MAX,
+            ..plain.clone()
+        };
+
+        let registration = Socket::router(context, &plain)?;
+        let control_out = Socket::router(context, &outward(identity::CONTROL_OUT))?;
+        let mux_out = Socket::router(context, &outward(identity::MUX_OUT))?;
+        let task_out = Socket::router(context, &outward(identity::TASK_OUT))?;
+        let iopub_in = Socket::subscriber(context, &plain)?;
+        let ping = Socket::publisher(context, &plain)?;
+        let pong = Socket::router(context, &plain)?;
+        let monitor = Monitor::attach(context, &pong)?;
+        let leaf = Socket::router(context, &outward(&identity::broadcast_leaf(0)))?;
+        let mut engine_port = Binder::new(&engine_interface, &mut ports.engine, &mut ports.common);
+        let mut bound = Ports { registration: engine_port.bind(&registration)?, ..Ports::default() };
+        bound.engine.control = engine_port.bind(&control_out)?;
+        bound.engine.mux = engine_port.bind(&mux_out)?;
+        bound.engine.task = engine_port.bind(&task_out)?;
+        bound.engine.iopub = engine_port.bind(&iopub_in)?;
+        bound.hb_ping = engine_port.bind(&ping)?;
+        bound.hb_pong = engine_port.bind(&pong)?;
+        bound.engine.broadcast = engine_port.bind(&leaf)?;
+        if client_interface != engine_interface {
+            registration.bind(&format!("{client_interface}:{}", bound.registration))?;
+        }
+
+        let control_in = Socket::router(context, &named("control_in"))?;
+        let mux_in = Socket::router(context, &named("mux_in"))?;
+        let task_in = Socket::router(context, &named("task_in"))?;
+        let iopub_out = Socket::publisher(context, &output(Some(format!("{}_iopub", session.id()).into_bytes())))?;
+        let notification = Socket::publisher(context, &output(None))?;
+        let root = Socket::router(context, &named("sub_scheduler_0"))?;
+        let mut client_port = Binder::new(&client_interface, &mut ports.client, &mut ports.common);
+        bound.client.control = client_port.bind(&control_in)?;
+        bound.client.mux = client_port.bind(&mux_in)?;
+        bound.client.task = client_port.bind(&task_in)?;
+        bound.client.iopub = client_port.bind(&iopub_out)?;
+        bound.notification = client_port.bind(&notification)?;
+        bound.client.broadcast = client_port.bind(&root)?;
+
+        let relay = |clients, engines| Relay { clients, engines, relayed: 0 };
+        let mut epoch = [0; 8];
+        getrandom::fill(&mut epoch).expect("the system gives random numbers");
+        Ok(Channels {
+            registration,
+            notification,
+            relays: [
+                relay(control_in, control_out),
+                relay(mux_in, mux_out),
+                relay(root, leaf),
+                relay(task_in, task_out),
+            ],
+            iopub_in,
+            iopub_out,
+            iopub_relayed: 0,
+            hearts: Hearts::new(ping, pong, monitor),
+            outbox: Outbox::default(),
+            receiver: Receiver::new(session.signer().clone()),
+            session,
+            oversized: 0,
+            misrouted: 0,
+            warned: None,
+            unwarned: 0,
+            epoch,
+            ports: bound,
+        })
+    }
+
+    /// What was bound.
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// Sleeps until something can be received, the time is over, or somebody wakes us.
+    pub(super) fn wait(&mut self, time: Option<Duration>, wake: &WakeReceiver) -> Result<(), TransportError> {
+        let time = if self.outbox.is_empty() {
+            time
+        } else {
+            Some(time.map_or(TRY_INTERVAL, |time| time.min(TRY_INTERVAL)))
+        };
+        let [r0, r1, r2, r3] = &self.relays;
+        let mut items = [
+            PollItem::from(&self.registration),
+            PollItem::from(&r0.engines),
+            PollItem::from(&r0.clients),
+            PollItem::from(&r1.engines),
+            PollItem::from(&r1.clients),
+            PollItem::from(&r2.engines),
+            PollItem::from(&r2.clients),
+            PollItem::from(&r3.engines),
+            PollItem::from(&r3.clients),
+            PollItem::from(&self.iopub_in),
+            PollItem::from(&self.hearts.pong),
+            PollItem::from(&self.hearts.monitor),
+            PollItem::from(wake),
+        ];
+        poll(&mut items, time)?;
+        Ok(())
+    }
+
+    /// One round over all sockets; false if none had anything.
+    pub(super) fn receive(&mut self, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+        if !self.outbox.is_empty() {
+            let relays = &self.relays;
+            self.outbox.retry(|channel| &relays[place(channel)].engines, events)?;
+        }
+        let mut any = self.receive_queries(events)?;
+        for channel in Channel::ALL {
+            any |= self.receive_replies(channel, events)?;
+        }
+        // Output before the reply that ends the request it belongs to would be best; over two sockets that
+        // cannot be promised, and clients wait for the engine's `idle` instead.
+        any |= self.relay_output(events)?;
+        for channel in Channel::ALL {
+            any |= self.receive_requests(channel, events)?;
+        }
+        any |= self.hearts.receive(events)?;
+        Ok(any || !events.is_empty())
+    }
+
+    fn receive_queries(&mut self, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+        for taken in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.registration.receive()? else { return Ok(taken > 0) };
+            let Some((routing, message)) = self.open("registration", received) else { continue };
+            match decode::query(routing, message) {
+                Ok(event) => events.push(event),
+                Err(decode::BadRoute) => self.misrouted += 1,
+            }
+        }
+        Ok(true)
+    }
+
+    fn receive_replies(&mut self, channel: Channel, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+        for taken in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.relays[place(channel)].engines.receive()? else { return Ok(taken > 0) };
+            let Some((routing, message)) = self.open(channel.name(), received) else { continue };
+            match decode::reply(channel, &self.epoch, routing, message) {
+                Ok(event) => events.push(event),
+                Err(decode::BadRoute) => self.misrouted += 1,
+            }
+        }
+        Ok(true)
+    }
+
+    fn receive_requests(&mut self, channel: Channel, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+        for taken in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.relays[place(channel)].clients.receive()? else { return Ok(taken > 0) };
+            let Some((routing, message)) = self.open(channel.name(), received) else { continue };
+            match decode::request(channel, routing, message) {
+                Ok(Ok(event)) => events.push(event),
+                Ok(Err((client, message, error))) => {
+                    tracing::debug!(channel = channel.name(), %error, "request cannot be read");
+                    self.refuse(client, &message, &ErrorContent::new(ename::VALUE_ERROR, error.to_string()))?;
+                }
+                Err(decode::BadRoute) => self.misrouted += 1,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Output goes from engines to clients in order; only what is forged stays behind.
+    fn relay_output(&mut self, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+        for taken in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.iopub_in.receive()? else { return Ok(taken > 0) };
+            let Some((routing, message)) = self.open("iopub", received) else { continue };
+            // A client that is slower than its output loses what exceeds its bound: PUB drops for it alone.
+            let _ = self.iopub_out.send(&message.wire.to_parts(&routing))?;
+            self.iopub_relayed += 1;
+            if message.header.msg_type == SHUTDOWN_REPLY {
+                events.push(Event::Ending { engine: message.header.session.as_str().into() });
+            }
+        }
+        Ok(true)
+    }
+
+    /// What passes signature and form; the rest is counted, told and dropped.
+    fn open(&mut self, channel: &'static str, received: Received) -> Option<(Vec<Bytes>, Message)> {
+        let parts = match received {
+            Received::Message(message) => message.parts,
+            Received::Oversized(oversized) => {
+                self.oversized += 1;
+                tracing::debug!(channel, sender = ?oversized.first, bytes = oversized.byte_count, "oversized message dropped");
+                self.warn_of_refusals();
+                return None;
+            }
+        };
+        let sender = parts.first().cloned();
+        match self.receiver.open(parts) {
+            Ok(opened) => Some(opened),
+            Err(refusal) => {
+                tracing::debug!(channel, ?sender, %refusal, "message refused");
+                self.warn_of_refusals();
+                None
+            }
+        }
+    }
+
+    fn warn_of_refusals(&mut self) {
+        self.unwarned += 1;
+        let now = Instant::now();
+        if self.warned.is_none_or(|at| now.duration_since(at) >= WARNING_INTERVAL) {
+            tracing::warn!(count = self.unwarned, "messages refused; who sent them is logged at debug");
+            self.warned = Some(now);
+            self.unwarned = 0;
+        }
+    }
+
+    /// Answers a request whose metadata nobody can read.
+    fn refuse(&mut self, client: Client, message: &Message, error: &ErrorContent) -> Result<(), TransportError> {
+        let Some(msg_type) = reply_type(&message.header.msg_type) else { return Ok(()) };
+        let content = Failure::from(error.clone());
+        let reply = self.session.reply(today(), &msg_type, &message.wire.header, &Empty {}, &content, vec![]);
+        self.to_client(&client, None, &reply)
+    }
+
+    /// Does what the machine wants; true if that is to end.
+    pub(super) fn perform(&mut self, effect: Effect) -> Result<bool, TransportError> {
+        match effect {
+            Effect::Forward { channel, engine, task, message } => {
+                self.to_engine(channel, engine, task, &message)?;
+            }
+            Effect::Share { engine, task, header, message, metadata } => {
+                let share = self.session.readdress(&message, &header, &*metadata);
+                self.to_engine(Channel::Broadcast, engine, task, &share)?;
+            }
+            Effect::Stop { engine } => {
+                let content = Shutdown::default();
+                let request = self.session.message(today(), SHUTDOWN_REQUEST, &Empty {}, &content, vec![]);
+                self.to_engine(Channel::Control, engine, TaskId::NONE, &request)?;
+            }
+            Effect::Relay { client, engine, message } => {
+                self.to_client(&client, Some(engine.as_str().as_bytes()), &message)?;
+            }
+            Effect::Reply { client, engine, parent, msg_type, metadata, content, buffers } => {
+                let reply = self.session.reply(today(), &msg_type, &parent, &metadata, &content, buffers);
+                self.to_client(&client, engine.as_ref().map(|engine| engine.as_str().as_bytes()), &reply)?;
+            }
+            Effect::Answer { to, parent, msg_type, content } => self.answer(to, &parent, msg_type, &content)?,
+            Effect::AnswerStatus { to, parent, status } => {
+                let status = self.complete(*status);
+                self.answer(to, &parent, protocol::extension::CLUSTER_STATUS_REPLY, &status)?;
+            }
+            Effect::Publish { parent, msg_type, content } => {
+                let message = self.session.reply(today(), msg_type, &parent, &Empty {}, &content, vec![]);
+                let _ = self.notification.send(&message.to_parts(&[]))?;
+            }
+            Effect::Ping => self.hearts.beat()?,
+            Effect::Exit => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    fn to_engine(
+        &mut self,
+        channel: Channel,
+        engine: protocol::id::EngineUuid,
+        task: TaskId,
+        message: &WireMessage,
+    ) -> Result<(), TransportError> {
+        let relay = &mut self.relays[place(channel)];
+        relay.relayed += 1;
+        let identity = Bytes::copy_from_slice(engine.as_str().as_bytes());
+        let parts = message.to_parts(&[identity, decode::route(&self.epoch, task)]);
+        self.outbox.send(&relay.engines, channel, engine, task, parts)
+    }
+
+    /// Replies carry the engine's name before the delimiter, as stock ones do. A client that is gone gets nothing.
+    fn to_client(
+        &mut self,
+        client: &Client,
+        engine: Option<&[u8]>,
+        message: &WireMessage,
+    ) -> Result<(), TransportError> {
+        let relay = &mut self.relays[place(client.channel)];
+        relay.relayed += 1;
+        let routing = [client.identity.clone(), engine.map(Bytes::copy_from_slice).unwrap_or_default()];
+        let routing = if engine.is_some() { &routing[..] } else { &routing[..1] };
+        if relay.clients.send(&message.to_parts(routing))? != Sent::Done {
+            tracing::debug!(channel = client.channel.name(), "reply to a client that is gone");
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        to: Bytes,
+        parent: &Bytes,
+        msg_type: &str,
+        content: &impl serde::Serialize,
+    ) -> Result<(), TransportError> {
+        let answer = self.session.reply(today(), msg_type, parent, &Empty {}, content, vec![]);
+        let _ = self.registration.send(&answer.to_parts(&[to]))?;
+        Ok(())
+    }
+
+    /// Adds what only the shell knows.
+    fn complete(&self, status: ClusterStatus) -> ClusterStatus {
+        let mut relayed: BTreeMap<String, u64> = Channel::ALL
+            .into_iter()
+            .map(|channel| (channel.name().to_owned(), self.relays[place(channel)].relayed))
+            .collect();
+        relayed.insert("iopub".to_owned(), self.iopub_relayed);
+        let mut refused: BTreeMap<String, u64> =
+            self.receiver.refused().map(|(reason, count)| (reason.to_owned(), count)).collect();
+        refused.insert("oversized".to_owned(), self.oversized);
+        refused.insert("misrouted".to_owned(), self.misrouted);
+        ClusterStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            host: hostname(),
+            memory_bytes: resident_bytes(),
+            relayed,
+            refused,
+            ..status
+        }
+    }
+}
+
+/// What engines are told of our ports; stock ones read their file instead.
+pub fn connection_info(ports: &Ports) -> Json {
+    serde_json::json!({
+        "registration": ports.registration,
+        "control": ports.engine.control,
+        "mux": ports.engine.mux,
+        "task": ports.engine.task,
+        "iopub": ports.engine.iopub,
+        "hb_ping": ports.hb_ping,
+        "hb_pong": ports.hb_pong,
+        "broadcast": [ports.engine.broadcast],
+    })
+}
+
+/// This machine's name.
+pub fn hostname() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn today() -> Date {
+    Date::from_system_time(SystemTime::now())
+}
+
+/// From the second field of `/proc/self/statm`; 0 where there is none.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    pages * u64::try_from(page_bytes).unwrap_or(4096)
+}
+
+/// Takes ports from pools, then from the system.
+struct Binder<'a> {
+    interface: &'a str,
+    own: &'a mut std::collections::VecDeque<u16>,
+    common: &'a mut std::collections::VecDeque<u16>,
+    pooled: bool,
+    /// `ipc` has no ports of its own: they are numbers in a file name.
+    next_ipc: u16,
+}
+
+impl<'a> Binder<'a> {
+    fn new(
+        interface: &'a str,
+        own: &'a mut std::collections::VecDeque<u16>,
+        common: &'a mut std::collections::VecDeque<u16>,
+    ) -> Binder<'a> {
+        let pooled = !own.is_empty() || !common.is_empty();
+        Binder { interface, own, common, pooled, next_ipc: 1 }
+    }
+
+    fn bind(&mut self, socket: &Socket) -> Result<u16, TransportError> {
+        if let Some(port) = self.own.pop_front().or_else(|| self.common.pop_front()) {
+            socket.bind(&format!("{}:{port}", self.interface))?;
+            return Ok(port);
+        }
+        if std::mem::take(&mut self.pooled) {
+            tracing::warn!("more ports are needed than were given; random ones are used");
+        }
+        if self.interface.starts_with("ipc:") {
+            return self.bind_ipc(socket);
+        }
+        let endpoint = socket.bind(&format!("{}:*", self.interface))?;
+        let port = endpoint.rsplit(':').next().and_then(|port| port.parse().ok());
+        Ok(port.expect("libzmq says which port it has bound"))
+    }
+
+    /// The next number whose file does not exist: libzmq would take over another controller's file.
+    fn bind_ipc(&mut self, socket: &Socket) -> Result<u16, TransportError> {
+        let path = self.interface.trim_start_matches("ipc://");
+        while self.next_ipc < u16::MAX && std::path::Path::new(&format!("{path}:{}", self.next_ipc)).exists() {
+            self.next_ipc += 1;
+        }
+        socket.bind(&format!("{}:{}", self.interface, self.next_ipc))?;
+        Ok(self.next_ipc)
+    }
+}

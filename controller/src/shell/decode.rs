@@ -1,0 +1,140 @@
+//! From verified messages to events: what each channel's messages mean.
+
+use bytes::Bytes;
+use protocol::Message;
+use protocol::extension::CLUSTER_STATUS_REQUEST;
+use protocol::id::EngineId;
+use protocol::message::control::{ABORT_REQUEST, AbortRequest, SHUTDOWN_REQUEST};
+use protocol::message::hub::{
+    CONNECTION_REQUEST, DB_REQUEST, HISTORY_REQUEST, LOAD_REQUEST, PURGE_REQUEST, QUEUE_REQUEST,
+    QueueRequest, REGISTRATION_REQUEST, RESUBMIT_REQUEST, RESULT_REQUEST, RegistrationRequest,
+    UNREGISTRATION_REQUEST, UnregistrationRequest,
+};
+use protocol::message::{MalformedContent, Status};
+use serde::Deserialize;
+
+use crate::machine::{Channel, Client, Event, Outcome, Query, Request, Target};
+use crate::tasks::TaskId;
+
+/// Requests about records of tasks.
+const RECORD_REQUESTS: [&str; 5] =
+    [RESULT_REQUEST, HISTORY_REQUEST, DB_REQUEST, PURGE_REQUEST, RESUBMIT_REQUEST];
+
+/// Routing frames that a channel's messages do not have.
+#[derive(Debug)]
+pub(super) struct BadRoute;
+
+/// A message on a client-side socket. An error is one to answer: the request's metadata cannot be read.
+pub(super) fn request(
+    channel: Channel,
+    routing: Vec<Bytes>,
+    message: Message,
+) -> Result<Result<Event, (Client, Message, MalformedContent)>, BadRoute> {
+    let mut routing = routing.into_iter();
+    let identity = routing.next().ok_or(BadRoute)?;
+    // Kept for as long as the client has requests: a copy, not a part of its first message.
+    let client = Client { channel, identity: Bytes::copy_from_slice(&identity) };
+    let target = match channel {
+        Channel::Mux => Ok(Target::Engine(routing.next().ok_or(BadRoute)?)),
+        Channel::Control => {
+            let engine = routing.next().ok_or(BadRoute)?;
+            let is_abort = message.header.msg_type == ABORT_REQUEST;
+            // One that cannot be read is the engine's to complain about.
+            let request = is_abort.then(|| message.content::<AbortRequest>().ok()).flatten();
+            Ok(Target::Control { engine, aborted: request.map(|request| request.msg_ids).unwrap_or_default() })
+        }
+        Channel::Task => message.metadata().map(|metadata| Target::Balanced(Box::new(metadata))),
+        Channel::Broadcast => message.metadata().map(|metadata| Target::Broadcast(Box::new(metadata))),
+    };
+    Ok(match target {
+        Ok(target) => {
+            let Message { header, wire } = message;
+            Ok(Event::Submitted(Box::new(Request { client, header, target, message: wire })))
+        }
+        Err(error) => Err((client, message, error)),
+    })
+}
+
+/// A message on an engine-side socket: `[engine][task]`, or `[engine]` for one that says that it is ready.
+pub(super) fn reply(
+    channel: Channel,
+    epoch: &[u8; 8],
+    routing: Vec<Bytes>,
+    message: Message,
+) -> Result<Event, BadRoute> {
+    let mut routing = routing.into_iter();
+    let identity = routing.next().ok_or(BadRoute)?;
+    let Some(task) = routing.next().and_then(|route| task_of(epoch, &route)) else {
+        return Ok(Event::Reached { channel, identity });
+    };
+    let outcome = match channel {
+        Channel::Mux | Channel::Control => None,
+        Channel::Task | Channel::Broadcast => Some(outcome(&message)),
+    };
+    Ok(Event::Replied { channel, identity, task, outcome, message: message.wire })
+}
+
+/// What routes a request's reply back: the controller's life and the task, so that an engine that outlives its
+/// controller cannot answer a later one's task.
+pub(super) fn route(epoch: &[u8; 8], task: TaskId) -> Bytes {
+    let mut route = [0; 16];
+    route[..8].copy_from_slice(epoch);
+    route[8..].copy_from_slice(&task.0.to_be_bytes());
+    Bytes::copy_from_slice(&route)
+}
+
+fn task_of(epoch: &[u8; 8], route: &[u8]) -> Option<TaskId> {
+    let number = route.strip_prefix(epoch)?;
+    Some(TaskId(u64::from_be_bytes(number.try_into().ok()?)))
+}
+
+/// Stock engines always say how it ended; what does not say is taken as it is.
+fn outcome(message: &Message) -> Outcome {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default)]
+        status: Option<Status>,
+        #[serde(default)]
+        dependencies_met: Option<bool>,
+    }
+    let said = message.metadata().unwrap_or(Said { status: None, dependencies_met: None });
+    Outcome {
+        status: said.status.unwrap_or(Status::Ok),
+        dependencies_met: said.dependencies_met.unwrap_or(true),
+    }
+}
+
+/// A message on the registration socket, where engines join and clients ask.
+pub(super) fn query(routing: Vec<Bytes>, message: Message) -> Result<Event, BadRoute> {
+    let identity = routing.into_iter().next().ok_or(BadRoute)?;
+    let msg_type = message.header.msg_type.as_str();
+    let question = match msg_type {
+        REGISTRATION_REQUEST => match message.content::<RegistrationRequest>() {
+            Ok(request) => {
+                let header = message.wire.header;
+                return Ok(Event::Registering { identity, header, request: Box::new(request) });
+            }
+            Err(error) => Query::Malformed(error.to_string()),
+        },
+        UNREGISTRATION_REQUEST => {
+            let engine: Option<EngineId> =
+                message.content::<UnregistrationRequest>().ok().and_then(|request| request.id);
+            return Ok(Event::Unregistering { engine });
+        }
+        CONNECTION_REQUEST => Query::Connection,
+        SHUTDOWN_REQUEST => Query::Shutdown,
+        CLUSTER_STATUS_REQUEST => Query::ClusterStatus,
+        QUEUE_REQUEST => read_queue(&message, Query::Queue),
+        LOAD_REQUEST => read_queue(&message, Query::Load),
+        other => match RECORD_REQUESTS.into_iter().find(|known| *known == other) {
+            Some(known) => Query::Records(known),
+            None => Query::Unknown(other.to_owned()),
+        },
+    };
+    let session = message.header.session;
+    Ok(Event::Asked { client: identity, session, header: message.wire.header, query: question })
+}
+
+fn read_queue(message: &Message, query: impl Fn(QueueRequest) -> Query) -> Query {
+    message.content().map_or_else(|error| Query::Malformed(error.to_string()), query)
+}
