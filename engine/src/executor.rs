@@ -418,3 +418,6 @@ fn now() -> Date {
     Date::from_system_time(SystemTime::now())
 }
 
+
+#[cfg(test)]
+mod tests;

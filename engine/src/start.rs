@@ -16,11 +16,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use protocol::extension::{EngineDescription, identity};
 use protocol::id::EngineUuid;
+use protocol::message::output::ExecutionState;
 use protocol::{Date, Receiver, Session, Signer};
 use transport::monitor::Monitor;
 use transport::profile::Profile;
 use transport::wake::waker;
-use transport::{Context, libzmq_version};
+use transport::poll::{PollItem, poll};
+use transport::{Context, Socket, libzmq_version};
 
 use crate::cli::{self, Settings};
 use crate::executor::{Executor, Name, Parts};
@@ -37,6 +39,9 @@ use crate::shell::{EXIT_CONTROLLER_LOST, Shell};
 use failure::Failure;
 use join::{Joined, Joining};
 use place::Place;
+
+/// How long the controller may take to listen to output.
+const SUBSCRIPTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a rank that ends with its job waits for the others before it leaves MPI without them.
 const FINALIZE_PATIENCE: Duration = Duration::from_secs(8);
@@ -145,8 +150,10 @@ pub fn run(
     let shell = Rc::new(plugs.shell(id).map_err(Failure::transport)?);
     let control = plugs.control().map_err(Failure::transport)?;
     let iopub = plugs.iopub().map_err(Failure::transport)?;
+    wait_for_subscription(&iopub)?;
     let iopub = Iopub::new(Box::new(iopub), iopub_session, uuid.clone(), id, control_waker.clone());
     let iopub = Arc::new(iopub);
+    iopub.status(ExecutionState::Starting);
     let mut executor = Executor::new(Parts {
         runner: make_runner(place),
         communicator: place.communicator(),
@@ -245,6 +252,16 @@ fn end(served: Served, place: Place) -> ExitCode {
     }
 }
 
+/// Waits until the controller listens to output: an engine is not usable before.
+fn wait_for_subscription(iopub: &Socket) -> Result<(), Failure> {
+    let listens = poll(&mut [PollItem::socket(iopub)], Some(SUBSCRIPTION_PATIENCE)).map_err(Failure::transport)?;
+    if listens == 0 {
+        tracing::warn!("the controller does not listen to output yet; the first of it may be lost");
+    }
+    iopub.receive().map_err(Failure::transport)?;
+    Ok(())
+}
+
 fn run_startup_code(settings: &Settings, executor: &mut Executor) -> Result<(), Failure> {
     let script = match &settings.script {
         Some(path) => {
@@ -265,3 +282,6 @@ fn run_startup_code(settings: &Settings, executor: &mut Executor) -> Result<(), 
 fn now() -> Date {
     Date::from_system_time(SystemTime::now())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,21 @@
-//! For unit tests: a sink that keeps what it is given, and readers of it.
+//! For unit tests: a sink that keeps what it is given, readers of it, and a runner of a few words.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use protocol::id::EngineId;
 use protocol::message::output;
+use protocol::value::Value;
 use protocol::{Key, Message, Receiver, Session, Signer};
 use transport::wake::waker;
 use transport::{Sent, TransportError};
 
 use crate::output::{Iopub, Sink};
+use crate::runner::{
+    CellContext, Completeness, Completion, CompletionKind, Displayed, NameSummary, RunError, Runner, Stream,
+};
 
 /// The key of all tests.
 pub(crate) fn key() -> Key {
@@ -80,4 +85,80 @@ pub(crate) fn captured_iopub() -> (Arc<Iopub>, Captured) {
     let (flusher, _receiver) = waker().expect("a pair of sockets");
     let iopub = Iopub::new(Box::new(captured.clone()), session(2), "ENG".into(), EngineId(0), flusher);
     (Arc::new(iopub), captured)
+}
+
+/// A runner of a few words: `print TEXT`, `loop`, `fail`, `panic`, or an expression that is its own value.
+#[derive(Default)]
+pub(crate) struct FakeRunner {
+    pub(crate) names: BTreeMap<String, Value>,
+}
+
+impl Runner for FakeRunner {
+    fn execute(&mut self, code: &str, context: &CellContext) -> Result<Option<Displayed>, RunError> {
+        match code.split_once(' ').unwrap_or((code, "")) {
+            ("print", text) => {
+                context.output.borrow_mut().write(Stream::Stdout, text);
+                Ok(None)
+            }
+            ("loop", _) => {
+                while !context.interrupt.is_raised() {
+                    std::thread::yield_now();
+                }
+                Err(RunError::new("KeyboardInterrupt", "interrupted"))
+            }
+            ("fail", _) => Err(RunError { line: Some(1), column: Some(3), ..RunError::new("NameError", "x") }),
+            ("panic", _) => panic!("a bug in a function"),
+            _ => Ok(Some(Displayed { text: code.to_owned(), value: Some(Value::Str(code.to_owned())) })),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        function: &str,
+        arguments: Vec<Value>,
+        _keywords: BTreeMap<String, Value>,
+        context: &CellContext,
+    ) -> Result<Value, RunError> {
+        match function {
+            "barrier" => context.communicator.barrier().map(|()| Value::None).map_err(|error| {
+                RunError::new("CollectiveError", error.to_string())
+            }),
+            "echo" => Ok(Value::List(arguments)),
+            _ => Err(RunError::new("NameError", format!("there is no function {function}"))),
+        }
+    }
+
+    fn push(&mut self, name: &str, value: Value) -> Result<(), RunError> {
+        self.names.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    fn pull(&mut self, expression: &str, _context: &CellContext) -> Result<Value, RunError> {
+        let missing = || RunError::new("NameError", format!("there is no {expression}"));
+        self.names.get(expression).cloned().ok_or_else(missing)
+    }
+
+    fn clear(&mut self) {
+        self.names.clear();
+    }
+
+    fn complete(&self, _line: &str, _cursor: usize) -> Vec<Completion> {
+        self.names.keys().map(|name| completion(name)).collect()
+    }
+
+    fn inspect(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    fn is_complete(&self, _code: &str) -> Completeness {
+        Completeness::Complete
+    }
+
+    fn names(&self) -> Vec<NameSummary> {
+        vec![]
+    }
+}
+
+fn completion(name: &str) -> Completion {
+    Completion { text: name.to_owned(), kind: CompletionKind::Variable, detail: String::new() }
 }

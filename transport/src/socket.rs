@@ -50,7 +50,8 @@ pub struct SocketOptions {
     /// is not refused while its old connection is half-dead. The old connection stays open but carries nothing
     /// any more; its end is told when it comes.
     pub handover: bool,
-    /// ROUTER: report [`Sent::Unreachable`](crate::Sent) instead of dropping in silence.
+    /// ROUTER: report [`Sent::Unreachable`](crate::Sent) instead of dropping in silence. PUB and XPUB: report
+    /// [`Sent::WouldBlock`](crate::Sent) when a subscriber does not read, instead of dropping in silence.
     pub mandatory: bool,
     /// Queue only to completed connections: a DEALER answers `WouldBlock` until a peer is there.
     pub immediate: bool,
@@ -269,6 +270,9 @@ impl Socket {
         if self.kind == SocketKind::Router {
             self.set(zmq_sys::ZMQ_ROUTER_HANDOVER, "ZMQ_ROUTER_HANDOVER", c_int::from(options.handover))?;
             self.set(zmq_sys::ZMQ_ROUTER_MANDATORY, "ZMQ_ROUTER_MANDATORY", c_int::from(options.mandatory))?;
+        }
+        if matches!(self.kind, SocketKind::Pub | SocketKind::XPub) {
+            self.set(zmq_sys::ZMQ_XPUB_NODROP, "ZMQ_XPUB_NODROP", c_int::from(options.mandatory))?;
         }
         self.apply_curve(&options.curve)
     }

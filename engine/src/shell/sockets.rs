@@ -6,7 +6,7 @@ use protocol::connection_file::EngineFile;
 use protocol::id::{EngineId, EngineUuid};
 use protocol::limits::{ENGINE_WAITING_MAX, OUTPUT_MESSAGES_WAITING_MAX};
 use transport::curve::{Keypair, PublicKey};
-use transport::{Context, Curve, Socket, SocketOptions, TransportError};
+use transport::{Context, Curve, Socket, SocketKind, SocketOptions, TransportError};
 
 /// How long the last messages of an engine may take to leave.
 const LINGER: Duration = Duration::from_secs(2);
@@ -75,11 +75,12 @@ impl Plugs {
         Ok(socket)
     }
 
-    /// Publishes output. Bounded, because user code can print faster than anybody reads.
+    /// Publishes output. Bounded, because user code can print faster than anybody reads. An XPUB, which is told
+    /// of subscriptions: what is published before the controller's has arrived is lost.
     pub fn iopub(&self) -> Result<Socket, TransportError> {
         let options =
             SocketOptions { mandatory: true, send_hwm: OUTPUT_MESSAGES_WAITING_MAX, ..self.options() };
-        let socket = Socket::publisher(&self.context, &options)?;
+        let socket = Socket::new(&self.context, SocketKind::XPub, &options)?;
         socket.connect(&self.file.common.url(self.file.common.iopub))?;
         Ok(socket)
     }
