@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs what building and running needs and this machine lacks. Says what it does; does nothing the second
+# time. Knows Debian and Ubuntu; elsewhere it names what is missing and stops.
+set -euo pipefail
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# What each Debian package is for.
+packages=(
+  gcc             # linker, and the C parts of a few crates
+  libc6-dev       # headers of the C library
+  make            # this project's Makefile
+  pkg-config      # finds MPI
+  openmpi-bin     # mpiexec
+  libopenmpi-dev  # MPI headers and library, for `engine`
+  libclang-dev    # reads the MPI headers
+  libzmq3-dev     # ZeroMQ with CURVE
+  procps          # ps and pgrep, for the tests
+)
+
+if ! command -v cargo >/dev/null; then
+  [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+fi
+if ! command -v cargo >/dev/null; then
+  say "cargo was not found: install Rust 1.90 or newer with rustup, then run this again"
+  exit 1
+fi
+
+if ! command -v dpkg-query >/dev/null; then
+  missing=()
+  for tool in cc make mpicc mpiexec; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+  done
+  [ -e /usr/include/zmq.h ] || [ -e /usr/local/include/zmq.h ] || missing+=("libzmq (headers)")
+  if [ "${#missing[@]}" -gt 0 ]; then
+    say "missing: ${missing[*]}; this is not Debian, so install them by hand: a C compiler, make, MPI (Open MPI or MPICH), libclang, libzmq"
+    exit 1
+  fi
+  exit 0
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+  [ "$status" = "install ok installed" ] || missing+=("$package")
+done
+[ "${#missing[@]}" -eq 0 ] && exit 0
+
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    say "missing Debian packages: ${missing[*]}; run as root: apt-get install --no-install-recommends ${missing[*]}"
+    exit 1
+  fi
+  sudo=sudo
+fi
+say "installing Debian packages: ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { $sudo apt-get update && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  say "apt-get failed; its last lines are above"
+  exit 1
+fi

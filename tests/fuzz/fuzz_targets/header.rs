@@ -1,0 +1,7 @@
+//! Fuzzes `bodies::header`: `cargo xtask fuzz header`.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::header(data));

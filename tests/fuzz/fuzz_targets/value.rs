@@ -1,0 +1,7 @@
+//! Fuzzes `bodies::value`: `cargo xtask fuzz value`.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::value(data));
