@@ -66,6 +66,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mpi::Threading;
 use mpi::environment::Universe;
+use protocol::value::DType;
 
 use self::backoff::{Backoff, Pause};
 use self::calls::{BallotBox, Comm, MpiError};
@@ -256,6 +257,24 @@ impl World {
     }
 
     /// # Collective
+    /// What `calls` 8-byte all-reduces take without anything of ours around them: posted, and tested until they
+    /// are complete. The measure for what rounds cost.
+    pub fn bare_all_reduces(&self, calls: usize) -> Result<Vec<Duration>, CommError> {
+        let operation = Operation::AllReduce;
+        let _in_call = self.enter_call(operation)?;
+        self.settle(operation)?;
+        let mut durations = Vec::with_capacity(calls);
+        for _ in 0..calls {
+            let started = Instant::now();
+            let mut state = self.state().borrow_mut();
+            let summed = state.fabric.bare_sum(1.0);
+            state.guard(operation, summed)?;
+            durations.push(started.elapsed());
+        }
+        Ok(durations)
+    }
+
+    /// # Collective
     /// Every rank's bytes, in rank order, on `root` only.
     pub fn gather_bytes(&self, bytes: &[u8], root: usize) -> Result<Option<Vec<Vec<u8>>>, CommError> {
         control_plane::gather_bytes(self, bytes, root)
@@ -432,7 +451,7 @@ impl World {
             let now = Instant::now();
             let pause = backoff.pause(now);
             if let Pause::Sleep(_) = pause {
-                if !shown {
+                if !shown && backoff.is_worth_showing(now) {
                     shown = true;
                     self.show_wait(operation, backoff.since());
                 }
@@ -496,6 +515,30 @@ struct InCall<'a>(&'a Cell<bool>);
 impl Drop for InCall<'_> {
     fn drop(&mut self) {
         self.0.set(false);
+    }
+}
+
+impl Fabric {
+    /// One all-reduce of one number; not interruptible.
+    fn bare_sum(&self, mine: f64) -> Result<f64, MpiError> {
+        let mut numbers = Box::new([mine, 0.0]);
+        let [mine, sum] = &mut *numbers;
+        let (elements, op) = (calls::element_type(DType::F64), calls::reduction(ReduceOp::Sum, DType::F64));
+        // SAFETY: both numbers live until the request is complete: to the end of this function, and if a test
+        // fails, for ever.
+        let mut request = unsafe {
+            self.rounds.all_reduce((&raw const *mine).cast(), (&raw mut *sum).cast(), 1, elements, op)?
+        };
+        loop {
+            match request.test() {
+                Ok(true) => return Ok(numbers[1]),
+                Ok(false) => std::thread::yield_now(),
+                Err(error) => {
+                    std::mem::forget(numbers);
+                    return Err(error);
+                }
+            }
+        }
     }
 }
 

@@ -2,8 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// Test and yield for as long as peers that compute the same thing may differ.
-const SPIN: Duration = Duration::from_millis(2);
+/// Test and yield for as long as ranks that run on time may differ. Longer (2 ms) gained nothing where there
+/// was a core for each rank, and made the slowest calls several times slower where there was not: yielding ranks
+/// use up the time that the scheduler would give them when it matters. Much shorter (20 µs) costs a sleep, hence
+/// 400 µs, in every call.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// Shorter waits are not shown to other threads.
+const SHOWN_AFTER: Duration = Duration::from_millis(2);
 
 /// From then on sleep between two looks: after so much waiting, for so long. The last one makes a rank that
 /// waits for hours cost a fraction of a percent of a core.
@@ -45,6 +51,11 @@ impl Backoff {
         sleep.map_or(Pause::Yield, |(_, sleep)| Pause::Sleep(sleep))
     }
 
+    /// Whether the wait is long enough to be shown.
+    pub(super) fn is_worth_showing(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= SHOWN_AFTER
+    }
+
     /// Whether the idle hook is due; if so it is not for a while.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
         let due = now.saturating_duration_since(self.idle) >= IDLE_INTERVAL;
@@ -73,12 +84,12 @@ mod tests {
     fn the_longer_the_wait_the_longer_the_sleeps() {
         let start = Instant::now();
         let backoff = Backoff::new(start);
-        let after = |millis| backoff.pause(start + Duration::from_millis(millis));
+        let after = |micros| backoff.pause(start + Duration::from_micros(micros));
         assert_eq!(after(0), Pause::Yield);
-        assert_eq!(after(1), Pause::Yield);
-        assert_eq!(after(2), Pause::Sleep(Duration::from_micros(50)));
-        assert_eq!(after(1_000), Pause::Sleep(Duration::from_millis(1)));
-        assert_eq!(after(60_000), Pause::Sleep(Duration::from_millis(5)));
+        assert_eq!(after(199), Pause::Yield);
+        assert_eq!(after(200), Pause::Sleep(Duration::from_micros(50)));
+        assert_eq!(after(1_000_000), Pause::Sleep(Duration::from_millis(1)));
+        assert_eq!(after(60_000_000), Pause::Sleep(Duration::from_millis(5)));
     }
 
     #[test]

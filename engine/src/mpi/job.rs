@@ -93,7 +93,7 @@ impl Job {
     fn signature(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         std::mem::discriminant(self).hash(&mut hasher);
-        let (root, op, kind): (Option<usize>, Option<ReduceOp>, Option<(DType, &[usize])>) = match self {
+        let (root, op, kind) = match self {
             Job::Barrier | Job::End => (None, None, None),
             Job::Broadcast { root, .. } | Job::Scatter { root, .. } => (Some(*root), None, None),
             Job::Reduce { array, op, root } => (Some(*root), Some(*op), Some(whole(array.array()))),

@@ -60,7 +60,7 @@ enum Stage {
     /// They contribute different numbers of rows: all say how many.
     Counting { request: Request, rows: Vec<u64>, _mine: Box<u64>, outcome: Box<Ballot> },
     /// The operands travel.
-    Moving(Transfer),
+    Moving(Box<Transfer>),
     /// The verdict was given.
     Over,
 }
@@ -70,7 +70,7 @@ enum Stage {
 enum Next {
     Describe,
     Count,
-    Move(Transfer),
+    Move(Box<Transfer>),
     Finish(Option<Array>),
     /// This rank said that it refuses, and why.
     Refuse(String),
@@ -273,7 +273,7 @@ impl Round {
     }
 
     fn plan_movement(&self, fabric: &Fabric, outcome: &Ballot, rows: Option<&[u64]>) -> Result<Next, String> {
-        let start = |movement, result| Ok(Next::Move(Transfer::new(movement, result, fabric)));
+        let start = |movement, result| Ok(Next::Move(Box::new(Transfer::new(movement, result, fabric))));
         match &self.job {
             Job::Barrier | Job::End => Ok(Next::Finish(None)),
             Job::Broadcast { array, root } => {
