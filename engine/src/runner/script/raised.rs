@@ -9,26 +9,26 @@ use crate::communicator::CommError;
 
 /// An error on its way from a builtin to the user, or to a `catch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raised {
+pub(crate) struct Raised {
     /// `TypeError`, `ValueError`, ….
-    pub name: Cow<'static, str>,
+    pub(crate) name: Cow<'static, str>,
     /// What is wrong, and what would be right.
-    pub message: String,
+    pub(crate) message: String,
     /// Lines of a traceback that was made elsewhere (a file that was run, a native function).
-    pub traceback: Vec<String>,
+    pub(crate) traceback: Vec<String>,
 }
 
 /// The result of a builtin.
-pub type Outcome<T> = Result<T, Raised>;
+pub(crate) type Outcome<T> = Result<T, Raised>;
 
 impl Raised {
     /// An error of that name.
-    pub fn new(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Raised {
+    pub(crate) fn new(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Raised {
         Raised { name: name.into(), message: message.into(), traceback: Vec::new() }
     }
 
     /// The user's interrupt.
-    pub fn interrupted() -> Raised {
+    pub(crate) fn interrupted() -> Raised {
         Raised::new("KeyboardInterrupt", "interrupted")
     }
 
@@ -45,27 +45,27 @@ impl fmt::Display for Raised {
 }
 
 /// A value of the wrong type.
-pub fn type_error(message: impl Into<String>) -> Raised {
+pub(crate) fn type_error(message: impl Into<String>) -> Raised {
     Raised::new("TypeError", message)
 }
 
 /// The right type, but a value that makes no sense.
-pub fn value_error(message: impl Into<String>) -> Raised {
+pub(crate) fn value_error(message: impl Into<String>) -> Raised {
     Raised::new("ValueError", message)
 }
 
 /// An index outside its axis.
-pub fn index_error(message: impl Into<String>) -> Raised {
+pub(crate) fn index_error(message: impl Into<String>) -> Raised {
     Raised::new("IndexError", message)
 }
 
 /// An integer result that does not fit its type.
-pub fn overflow_error(message: impl Into<String>) -> Raised {
+pub(crate) fn overflow_error(message: impl Into<String>) -> Raised {
     Raised::new("OverflowError", message)
 }
 
 /// An integer division by zero.
-pub fn zero_division() -> Raised {
+pub(crate) fn zero_division() -> Raised {
     Raised::new("ZeroDivisionError", "division by zero")
 }
 

@@ -88,6 +88,17 @@ struct Edit {
     offset: usize,
     removed: usize,
     inserted: String,
+    is_prelude: bool,
+}
+
+impl Edit {
+    fn insert(offset: usize, inserted: impl Into<String>) -> Edit {
+        Edit::replace(offset, 0, inserted)
+    }
+
+    fn replace(offset: usize, removed: usize, inserted: impl Into<String>) -> Edit {
+        Edit { offset, removed, inserted: inserted.into(), is_prelude: false }
+    }
 }
 
 struct Word {
@@ -257,7 +268,7 @@ impl<K: Known> Analysis<'_, K> {
         if let Some(offset) = body.start
             && !prelude.is_empty()
         {
-            self.edits.push(Edit { offset, removed: 0, inserted: prelude });
+            self.edits.push(Edit { is_prelude: true, ..Edit::insert(offset, prelude) });
         }
     }
 
@@ -353,13 +364,13 @@ impl<K: Known> Analysis<'_, K> {
             let constant = matches!(self.token(0), Token::Const);
             let word = &self.words[self.at];
             let length = if constant { "const".len() } else { "let".len() };
-            let edit = Edit { offset: word.offset, removed: length, inserted: " ".repeat(length) };
+            let edit = Edit::replace(word.offset, length, " ".repeat(length));
             self.edits.push(edit);
             let prefix = if constant { CONST_PREFIX } else { SET_PREFIX };
             let offset = self.words[self.at + 1].offset;
-            self.edits.push(Edit { offset, removed: 0, inserted: prefix.to_owned() });
+            self.edits.push(Edit::insert(offset, prefix));
             if !matches!(self.token(2), Token::Equals) {
-                self.edits.push(Edit { offset: offset + name.len(), removed: 0, inserted: "=()".to_owned() });
+                self.edits.push(Edit::insert(offset + name.len(), "=()"));
             }
         } else {
             body.blocks.last_mut().expect("a body has a block").insert(name);
@@ -443,7 +454,7 @@ impl<K: Known> Analysis<'_, K> {
         let body = self.body();
         match body.kind {
             BodyKind::TopLevel => {
-                self.edits.push(Edit { offset, removed: 0, inserted: SET_PREFIX.to_owned() });
+                self.edits.push(Edit::insert(offset, SET_PREFIX));
             }
             // Without braces there is no place for a declaration: the closure writes what it captures.
             BodyKind::Closure if body.start.is_none() => self.use_name(name),
@@ -483,15 +494,14 @@ impl<K: Known> Analysis<'_, K> {
         let without_arguments = matches!(self.token(1), Token::Unit);
         let (name_at, paren_at) = (self.words[self.at].offset, self.words[self.at + 1].offset);
         if is_variable {
-            self.edits.push(Edit { offset: name_at, removed: 0, inserted: "call(".to_owned() });
+            self.edits.push(Edit::insert(name_at, "call("));
             self.use_name(name);
         } else {
             // Defined later, or by a file that this cell runs.
-            let inserted = format!("{CALL_LATE}(\"{name}\"");
-            self.edits.push(Edit { offset: name_at, removed: name.len(), inserted });
+            self.edits.push(Edit::replace(name_at, name.len(), format!("{CALL_LATE}(\"{name}\"")));
         }
         let (removed, inserted) = if without_arguments { (2, ")") } else { (1, ",") };
-        self.edits.push(Edit { offset: paren_at, removed, inserted: inserted.to_owned() });
+        self.edits.push(Edit::replace(paren_at, removed, inserted));
         if without_arguments {
             self.at += 1;
         }
@@ -567,7 +577,8 @@ fn assigned_at_top(words: &[Word]) -> BTreeSet<String> {
 }
 
 fn apply(code: &str, mut edits: Vec<Edit>) -> (String, SourceMap) {
-    edits.sort_by_key(|edit| edit.offset);
+    // Declarations come before what is edited at the same place; otherwise in the order they were made.
+    edits.sort_by_key(|edit| (edit.offset, !edit.is_prelude));
     let mut text = String::with_capacity(code.len() + 64);
     let mut map = SourceMap::default();
     let (mut copied, mut line, mut line_start) = (0, 1, 0);
@@ -587,9 +598,16 @@ fn apply(code: &str, mut edits: Vec<Edit>) -> (String, SourceMap) {
     (text, map)
 }
 
-/// Whether brackets, strings or comments are still open at the end.
+/// Whether brackets or a comment are still open at the end.
 pub(super) fn is_open(engine: &Engine, code: &str) -> bool {
-    let depth = read_words(engine, code).iter().fold(0_i64, |depth, word| match word.token {
+    let words = read_words(engine, code);
+    if let Some(comment) = code.rfind("/*")
+        && !code[comment..].contains("*/")
+        && words.last().is_none_or(|word| word.offset < comment && !matches!(word.token, Token::StringConstant(_)))
+    {
+        return true;
+    }
+    let depth = words.iter().fold(0_i64, |depth, word| match word.token {
         Token::LeftBrace | Token::MapStart | Token::LeftParen | Token::LeftBracket | Token::QuestionBracket => depth + 1,
         Token::RightBrace | Token::RightParen | Token::RightBracket => depth - 1,
         _ => depth,

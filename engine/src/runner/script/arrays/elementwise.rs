@@ -5,7 +5,6 @@ use num_complex::Complex64;
 use protocol::value::DType;
 
 use crate::array::{Array, Element};
-use crate::each_dtype;
 
 use super::super::raised::{Outcome, Raised, overflow_error, type_error, value_error, zero_division};
 use super::cast::{cast, map, promote, promote_scalar, try_map};
@@ -471,11 +470,4 @@ pub(crate) fn choose(condition: &Array, yes: &Operand, no: &Operand) -> Outcome<
         (Array::C64(x), Array::C64(y)) => pick(&shape, count, &condition, x, y),
         _ => unreachable!("both sides were converted to {dtype}"),
     })
-}
-
-/// Whether two arrays have the same shape and the same elements, whatever their types.
-pub(crate) fn all_equal(left: &Array, right: &Array) -> bool {
-    left.shape() == right.shape()
-        && binary_array(Binary::Equal, &Operand::Array(left.clone()), &Operand::Array(right.clone()))
-            .is_ok_and(|equal| each_dtype!(&equal, a => a.iter().all(|&x| x.truth())))
 }

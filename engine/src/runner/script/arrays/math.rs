@@ -13,38 +13,37 @@ pub(crate) struct Function {
     pub(crate) name: &'static str,
     pub(crate) real: fn(f64) -> f64,
     pub(crate) complex: Option<fn(Complex64) -> Complex64>,
-    pub(crate) says: &'static str,
 }
 
 /// All of them.
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { name: "sqrt", real: f64::sqrt, complex: Some(Complex64::sqrt), says: "square root" },
-    Function { name: "cbrt", real: f64::cbrt, complex: None, says: "cube root" },
-    Function { name: "exp", real: f64::exp, complex: Some(Complex64::exp), says: "e to the power of x" },
-    Function { name: "log", real: f64::ln, complex: Some(Complex64::ln), says: "natural logarithm" },
-    Function { name: "log2", real: f64::log2, complex: None, says: "logarithm of base 2" },
-    Function { name: "log10", real: f64::log10, complex: Some(Complex64::log10), says: "logarithm of base 10" },
-    Function { name: "log1p", real: f64::ln_1p, complex: None, says: "log(1 + x), exact near 0" },
-    Function { name: "expm1", real: f64::exp_m1, complex: None, says: "exp(x) - 1, exact near 0" },
-    Function { name: "sin", real: f64::sin, complex: Some(Complex64::sin), says: "sine" },
-    Function { name: "cos", real: f64::cos, complex: Some(Complex64::cos), says: "cosine" },
-    Function { name: "tan", real: f64::tan, complex: Some(Complex64::tan), says: "tangent" },
-    Function { name: "asin", real: f64::asin, complex: Some(Complex64::asin), says: "inverse sine" },
-    Function { name: "acos", real: f64::acos, complex: Some(Complex64::acos), says: "inverse cosine" },
-    Function { name: "atan", real: f64::atan, complex: Some(Complex64::atan), says: "inverse tangent" },
-    Function { name: "sinh", real: f64::sinh, complex: Some(Complex64::sinh), says: "hyperbolic sine" },
-    Function { name: "cosh", real: f64::cosh, complex: Some(Complex64::cosh), says: "hyperbolic cosine" },
-    Function { name: "tanh", real: f64::tanh, complex: Some(Complex64::tanh), says: "hyperbolic tangent" },
-    Function { name: "degrees", real: f64::to_degrees, complex: None, says: "radians to degrees" },
-    Function { name: "radians", real: f64::to_radians, complex: None, says: "degrees to radians" },
+    Function { name: "sqrt", real: f64::sqrt, complex: Some(Complex64::sqrt) },
+    Function { name: "cbrt", real: f64::cbrt, complex: None },
+    Function { name: "exp", real: f64::exp, complex: Some(Complex64::exp) },
+    Function { name: "log", real: f64::ln, complex: Some(Complex64::ln) },
+    Function { name: "log2", real: f64::log2, complex: None },
+    Function { name: "log10", real: f64::log10, complex: Some(Complex64::log10) },
+    Function { name: "log1p", real: f64::ln_1p, complex: None },
+    Function { name: "expm1", real: f64::exp_m1, complex: None },
+    Function { name: "sin", real: f64::sin, complex: Some(Complex64::sin) },
+    Function { name: "cos", real: f64::cos, complex: Some(Complex64::cos) },
+    Function { name: "tan", real: f64::tan, complex: Some(Complex64::tan) },
+    Function { name: "asin", real: f64::asin, complex: Some(Complex64::asin) },
+    Function { name: "acos", real: f64::acos, complex: Some(Complex64::acos) },
+    Function { name: "atan", real: f64::atan, complex: Some(Complex64::atan) },
+    Function { name: "sinh", real: f64::sinh, complex: Some(Complex64::sinh) },
+    Function { name: "cosh", real: f64::cosh, complex: Some(Complex64::cosh) },
+    Function { name: "tanh", real: f64::tanh, complex: Some(Complex64::tanh) },
+    Function { name: "degrees", real: f64::to_degrees, complex: None },
+    Function { name: "radians", real: f64::to_radians, complex: None },
 ];
 
 /// Functions that keep integers as they are.
 pub(crate) const ROUNDINGS: &[Function] = &[
-    Function { name: "floor", real: f64::floor, complex: None, says: "the next whole number below" },
-    Function { name: "ceil", real: f64::ceil, complex: None, says: "the next whole number above" },
-    Function { name: "round", real: f64::round_ties_even, complex: None, says: "the nearest whole number; halves to the even one, as in NumPy" },
-    Function { name: "trunc", real: f64::trunc, complex: None, says: "the whole part" },
+    Function { name: "floor", real: f64::floor, complex: None },
+    Function { name: "ceil", real: f64::ceil, complex: None },
+    Function { name: "round", real: f64::round_ties_even, complex: None },
+    Function { name: "trunc", real: f64::trunc, complex: None },
 ];
 
 /// Applies a function; integers become f64, f32 stays f32.

@@ -1,0 +1,181 @@
+//! Builtins of the session: output, names, files, time, help.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rhai::{Dynamic, FnPtr, NativeCallContext};
+
+use crate::array::Array;
+use crate::runner::Stream;
+
+use super::super::convert::{from_value, kind, to_value};
+use super::super::namespace::Session;
+use super::super::raised::{Outcome, Raised, value_error};
+use super::super::{display, interpreter};
+use super::{Builtin, Call, Category};
+
+const SESSION: Category = Category::Session;
+
+/// How long a sleep goes on without a look at the interrupt flag.
+const NAP: Duration = Duration::from_millis(10);
+/// The longest sleep, so that a mistyped number does not block an engine for a year.
+const SLEEP_MAX_SECONDS: f64 = 7.0 * 86_400.0;
+/// The largest file that `run` reads.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// How deep files may run each other.
+const FILES_MAX: usize = 16;
+
+#[rustfmt::skip]
+pub(super) const TABLE: &[Builtin] = &[
+    Builtin { name: "print", signature: "print(x, …)", summary: "writes values and ends the line", details: "Between the values is a space. The output reaches the client at once.", category: SESSION, arity: (0, 8), run: print },
+    Builtin { name: "run", signature: "run(file)", summary: "runs a file on this engine, as if it were typed here", details: "Paths are the engine's; the functions and names that the file defines stay.", category: SESSION, arity: (1, 1), run: run_file },
+    Builtin { name: "del", signature: "del(name)", summary: "forgets a name and frees its value", details: "`del(\"a\")`. `a = ()` frees the value and keeps the name.", category: SESSION, arity: (1, 1), run: delete },
+    Builtin { name: "has", signature: "has(name)", summary: "whether a name has a value", details: "", category: SESSION, arity: (1, 1), run: |call| Ok(Dynamic::from(call.session.get(&call.text(0)?).is_some())) },
+    Builtin { name: "names", signature: "names()", summary: "the names of the namespace, as a list", details: "", category: SESSION, arity: (0, 0), run: |call| Ok(Dynamic::from_array(call.session.names().into_iter().map(|(name, _)| name.into()).collect())) },
+    Builtin { name: "who", signature: "who()", summary: "prints the namespace: names, types, shapes, bytes", details: "", category: SESSION, arity: (0, 0), run: who },
+    Builtin { name: "nbytes", signature: "nbytes(a)", summary: "bytes that an array's elements take", details: "", category: SESSION, arity: (1, 1), run: |call| Ok(Dynamic::from(call.array(0)?.byte_len() as i64)) },
+    Builtin { name: "kind", signature: "kind(x)", summary: "the name of a value's type", details: "int, float, complex, bool, string, list, map, array, function, range, bytes or ().", category: SESSION, arity: (1, 1), run: |call| Ok(kind(call.value(0)?).into()) },
+    Builtin { name: "repr", signature: "repr(x)", summary: "the text that the prompt shows for a value", details: "", category: SESSION, arity: (1, 1), run: |call| Ok(display::shown(call.value(0)?).into()) },
+    Builtin { name: "sleep", signature: "sleep(seconds)", summary: "waits; an interrupt ends it at once", details: "", category: SESSION, arity: (1, 1), run: sleep },
+    Builtin { name: "time", signature: "time()", summary: "seconds since 1970, as a float", details: "", category: SESSION, arity: (0, 0), run: |_| Ok(Dynamic::from(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))) },
+    Builtin { name: "error", signature: "error(message)", summary: "raises an error", details: "`try { … } catch (e) { e.message }` catches it; an interrupt cannot be caught.", category: SESSION, arity: (1, 1), run: |call| Err(Raised::new("RuntimeError", call.text(0)?)) },
+    Builtin { name: "help", signature: "help([name])", summary: "prints all builtins, or help on one", details: "`help(\"psum\")` or `help(psum)`.", category: SESSION, arity: (0, 1), run: help },
+];
+
+/// Calls of functions that were unknown when the cell was read (see `CALL_LATE`).
+pub(super) fn call_late(
+    session: &Rc<Session>,
+    context: &NativeCallContext<'_>,
+    arguments: &mut [&mut Dynamic],
+) -> Result<Dynamic, Box<rhai::EvalAltResult>> {
+    let Some((name, rest)) = arguments.split_first() else { return Ok(Dynamic::UNIT) };
+    let name = (**name).clone().into_string().unwrap_or_default();
+    let rest: Vec<Dynamic> = rest.iter().map(|argument| argument.flatten_clone()).collect();
+    if let Some(function) = session.get(&name).as_ref().and_then(super::super::convert::function) {
+        return function.call_within_context(context, rest);
+    }
+    if session.library.borrow().iter_functions().any(|function| function.name == name) {
+        return interpreter::call_function(context.engine(), session, &name, rest);
+    }
+    FnPtr::new(name)?.call_within_context(context, rest)
+}
+
+/// Calls a function written in Rust.
+pub(super) fn call_native(session: &Session, name: &str, arguments: &mut [&mut Dynamic]) -> Outcome<Dynamic> {
+    let values = arguments.iter().map(|argument| to_value(argument)).collect::<Outcome<Vec<_>>>()?;
+    let context = session.context()?;
+    let Some(function) = session.natives.get(name) else {
+        return Err(Raised::new("NameError", format!("no native function is called `{name}`")));
+    };
+    match function(&context, values) {
+        Ok(value) => Ok(from_value(&value)),
+        Err(error) => {
+            Err(Raised { name: error.ename.into(), message: error.evalue, traceback: error.traceback })
+        }
+    }
+}
+
+fn print(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let mut line = call.arguments().iter().map(display::printed).collect::<Vec<String>>().join(" ");
+    line.push('\n');
+    call.session.write(Stream::Stdout, &line);
+    Ok(Dynamic::UNIT)
+}
+
+fn delete(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let name = call.text(0)?;
+    if call.session.delete(&name) {
+        Ok(Dynamic::UNIT)
+    } else {
+        Err(Raised::new("NameError", format!("name '{name}' is not defined")))
+    }
+}
+
+fn who(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let mut text = String::new();
+    for summary in interpreter::summaries(call.session) {
+        text += &format!("{:<16} {:<10} {}\n", summary.name, summary.kind, summary.summary);
+    }
+    call.session.write(Stream::Stdout, &text);
+    Ok(Dynamic::UNIT)
+}
+
+fn sleep(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let seconds = call.float(0)?;
+    if !(0.0..=SLEEP_MAX_SECONDS).contains(&seconds) {
+        return Err(value_error(format!("sleep: {seconds} is not from 0 to {SLEEP_MAX_SECONDS} seconds")));
+    }
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    loop {
+        if call.session.is_interrupted() {
+            return Err(Raised::interrupted());
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Dynamic::UNIT);
+        }
+        std::thread::sleep(left.min(NAP));
+    }
+}
+
+fn run_file(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let path = std::path::PathBuf::from(call.text(0)?);
+    let failed = |error: std::io::Error| {
+        let name = if error.kind() == std::io::ErrorKind::NotFound { "FileNotFoundError" } else { "OSError" };
+        Raised::new(name, format!("cannot run {}: {error}; paths are the engine's", path.display()))
+    };
+    let metadata = std::fs::metadata(&path).map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
+        return Err(value_error(format!("{} is not a file of at most 16 MiB", path.display())));
+    }
+    let code = std::fs::read_to_string(&path).map_err(failed)?;
+    if call.session.files.borrow().len() >= FILES_MAX {
+        return Err(Raised::new("RecursionError", format!("more than {FILES_MAX} files run each other")));
+    }
+    call.session.files.borrow_mut().push(path.clone());
+    let result = interpreter::run(call.rhai.engine(), call.session, &code, &path.display().to_string());
+    call.session.files.borrow_mut().pop();
+    match result {
+        Ok(value) => Ok(value),
+        Err(error) => Err(Raised { name: error.ename.into(), message: error.evalue, traceback: error.traceback }),
+    }
+}
+
+fn help(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let text = match call.argument(0) {
+        None => overview(),
+        Some(value) => {
+            let name = match super::super::convert::function(value) {
+                Some(function) => function.fn_name().to_owned(),
+                None => call.text(0)?,
+            };
+            interpreter::describe(call.session, &name)
+                .ok_or_else(|| Raised::new("NameError", format!("nothing is known of `{name}`; `help()` lists the builtins")))?
+        }
+    };
+    call.session.write(Stream::Stdout, &text);
+    Ok(Dynamic::UNIT)
+}
+
+fn overview() -> String {
+    let mut text = String::new();
+    for category in Category::ALL {
+        text += &format!("{}\n", category.title());
+        for builtin in super::all().filter(|builtin| builtin.category == category) {
+            text += &format!("  {:<36} {}\n", builtin.signature, builtin.summary);
+        }
+    }
+    text + "help(\"name\") says more.\n"
+}
+
+/// Type, content in short, and bytes of a value.
+pub(crate) fn summary_of(value: &Dynamic) -> (String, String, usize) {
+    if let Some(array) = value.read_lock::<Array>() {
+        return (array.dtype().name().to_owned(), format!("{:?}", array.shape()), array.byte_len());
+    }
+    let mut text: String = display::shown(value);
+    if text.chars().count() > 60 {
+        text = text.chars().take(59).collect::<String>() + "…";
+    }
+    (kind(value).to_owned(), text, 0)
+}
