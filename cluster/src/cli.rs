@@ -35,12 +35,12 @@ Environment:
 #[derive(Debug, Parser)]
 #[command(name = "cluster", version, help_expected = true, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
-    place: Place,
-
     /// Write JSON to standard output: one object per line from `start` and `engines`, one value from the others.
     #[arg(long, global = true)]
     json: bool,
+
+    #[command(flatten)]
+    place: Place,
 
     #[command(subcommand)]
     command: Command,
@@ -69,19 +69,12 @@ pub struct Place {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a controller and engines, and stay until Ctrl-C.
     Start(commands::start::Start),
-    /// Add engines to a controller that runs, as a world of their own.
     Engines(commands::engines::Engines),
-    /// End a cluster: engines, controller and the command that watches over them.
     Stop(commands::stop::Stop),
-    /// Show all clusters and whether they run.
     List(commands::list::List),
-    /// Show the engines of a cluster, where they run, and what is queued.
     Status(commands::status::Status),
-    /// Remove what clusters left behind that were killed: stale files and old logs.
     Clean(commands::clean::Clean),
-    /// Show what the controller and the engines wrote.
     Logs(commands::logs::Logs),
 }
 

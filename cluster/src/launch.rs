@@ -64,9 +64,14 @@ pub trait Launcher {
     fn last_lines(&self, log: &Path) -> Option<LastLines> {
         last_lines(log, LAST_LINES_MAX)
     }
+}
 
-    /// Removes what a launcher leaves behind when it is killed; `pid` was one of its processes.
-    fn clean_up_after(&self, pid: i32);
+/// Removes what a launcher leaves behind when it is killed; `pid` was one of its processes.
+pub fn remove_leftovers(kind: EngineKind, pid: i32) {
+    match kind {
+        EngineKind::Mpi => mpiexec::remove_session_directory(pid),
+        EngineKind::Local => {}
+    }
 }
 
 /// What flags say about the programs to run.

@@ -35,7 +35,9 @@ impl CommandLine {
     /// Starts the program in a session of its own, away from our terminal's Ctrl-C, without input. When this
     /// process dies, however it dies, the kernel sends the child SIGTERM.
     ///
-    /// Call it from the main thread only: for the kernel, the parent is the thread.
+    /// Call it from the main thread only: for the kernel, the parent is the thread. When all threads are killed at
+    /// once, the child may get the signal several times, as it is handed from one dying thread to the next. Open
+    /// MPI's mpiexec then leaves at once; its ranks end because they lost it.
     pub fn spawn(&self) -> Result<Running, Failure> {
         let log = open_log(&self.log)?;
         let error_log = log.try_clone().map_err(|error| self.failed(error))?;

@@ -18,7 +18,7 @@ use slurm_pbs::{Exit, Ranks};
 use crate::cluster_file::{self, ClusterFile, Controller, EngineSet, ProcessState};
 use crate::failure::{Code, Failure, LastLines};
 use crate::hub::{HubLink, News};
-use crate::launch::{Explanation, Launcher};
+use crate::launch::{self, Explanation, Launcher};
 use crate::lifecycle::{Effect, Event, Lifecycle, Note, Process, Reason};
 use crate::log_file::{LAST_LINES_MAX, last_lines, tail};
 use crate::output::{Output, Ready, Report, duration};
@@ -41,6 +41,8 @@ pub const OTHER_SUPERVISORS_GRACE: Duration = Duration::from_secs(15);
 
 /// What to start and how.
 pub struct Plan {
+    /// When the user asked for it.
+    pub asked_at: Instant,
     /// Where.
     pub profile: Profile,
     /// The controller, unless engines are added to one that runs.
@@ -89,10 +91,11 @@ impl Supervisor {
         plan.profile.create()?;
         let set = claim(&plan)?;
         let life = Lifecycle::new(plan.ranks.get() as usize, plan.controller.is_some());
+        let started = plan.asked_at;
         let mut supervisor = Supervisor {
             plan,
             output,
-            started: Instant::now(),
+            started,
             life,
             set,
             controller: None,
@@ -268,7 +271,10 @@ impl Supervisor {
             }
             Note::EngineLeft(EngineId(id), None) => self.tell_note(format!("engine {id} left")),
             Note::EnginesEnded(index, exit) => {
-                let failure = self.engines_failure(Code::LostContact, "", *index, *exit);
+                let mut failure = self.engines_failure(Code::LostContact, "", *index, *exit);
+                if exit.is_success() {
+                    failure = Failure::new(Code::LostContact, failure.message); // Nobody has to look for a cause.
+                }
                 let more = self.plan.profile.command("cluster", &format!("engines -n {}", self.plan.ranks));
                 let hint = if exit.is_success() {
                     String::new()
@@ -311,7 +317,7 @@ impl Supervisor {
             running.try_reap();
         }
         for killed in &outcome.killed {
-            self.plan.launcher.clean_up_after(killed.pid);
+            launch::remove_leftovers(self.plan.launcher.kind(), killed.pid);
         }
         let cleaned = self.clean_up(verdict.is_ok());
         let text = verdict?;
@@ -538,7 +544,10 @@ fn follow_hub(files: &[PathBuf; 2], sender: &mpsc::Sender<Happening>) -> Result<
 /// The first signal asks for the end, the second for a quick one.
 fn watch_signals(sender: mpsc::Sender<Happening>, hurry: Arc<AtomicBool>) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::failed("failed to watch for signals").caused_by(error);
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let mut watched = vec![SIGINT, SIGTERM];
+    // `nohup cluster start` is to go on when the terminal closes.
+    watched.extend((!is_ignored(SIGHUP)).then_some(SIGHUP));
+    let mut signals = Signals::new(watched).map_err(failed)?;
     let watch = move || {
         for (count, signal) in signals.forever().enumerate() {
             hurry.store(count > 0, Ordering::Relaxed);
@@ -548,4 +557,11 @@ fn watch_signals(sender: mpsc::Sender<Happening>, hurry: Arc<AtomicBool>) -> Res
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
+}
+
+/// Whether who started us made us ignore this signal.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0").trim();
+    u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & (1 << (signal - 1)) != 0)
 }

@@ -60,6 +60,46 @@ fn an_mpi_world_is_started_and_ended_by_each_mpiexec() {
 }
 
 #[test]
+fn when_the_supervisor_of_an_mpi_world_is_killed_no_rank_is_left() {
+    for mpiexec in MPIEXECS.iter().filter(|mpiexec| has_program(mpiexec)) {
+        let lab = Lab::new();
+        let mut start = lab.start(&["-n", "2", "--engines", "mpi", "--mpiexec", mpiexec]);
+        let supervisor = i32::try_from(start.ready()["supervisor"].as_i64().unwrap()).unwrap();
+        let processes = lab.processes();
+
+        harness::kill(supervisor, "KILL");
+
+        start.wait();
+        lab.wait_until_gone(&processes);
+        assert_eq!(lab.run(&["stop"]).code, 0, "{mpiexec}");
+        assert!(!lab.cluster_file().exists(), "{mpiexec}");
+    }
+}
+
+#[test]
+fn a_rank_that_is_killed_later_is_named_and_the_controller_lives_on() {
+    if !has_program("mpiexec.openmpi") {
+        eprintln!("skipped: there is no mpiexec.openmpi");
+        return;
+    }
+    let lab = Lab::new();
+    let mut start = lab.start(&["-n", "2", "--engines", "mpi", "--mpiexec", "mpiexec.openmpi"]);
+    start.ready();
+    let processes = lab.processes();
+    let rank_1 = processes.iter().copied().find(|pid| harness::mpi_rank(*pid) == Some(1)).unwrap();
+
+    harness::kill(rank_1, "KILL");
+
+    let note = start.report("note")["text"].as_str().unwrap().to_owned();
+    assert!(note.starts_with("rank 1 on ") && note.contains(" exited on signal 9 (SIGKILL"), "{note}");
+    assert!(harness::is_alive(processes[0]));
+    start.signal("INT");
+    assert_eq!(start.wait().code, 0);
+    lab.assert_gone(&processes);
+    lab.assert_no_files();
+}
+
+#[test]
 fn a_controller_that_dies_at_start_is_named_with_its_last_lines() {
     let lab = Lab::new();
     let mut start = lab.start_with("controller --exit-with=7", "engine", &["-n", "1"]);

@@ -1,5 +1,7 @@
 //! `cluster engines`: more engines for a controller that runs.
 
+use std::time::Instant;
+
 use clap::Args;
 
 use super::launch_args::{LaunchArgs, run_in_background};
@@ -26,6 +28,7 @@ pub struct Engines {
 impl Engines {
     /// Runs until the engines end.
     pub fn run(self, place: &Place, form: Form) -> Result<(), Failure> {
+        let asked_at = Instant::now();
         let profile = place.profile()?;
         let programs = self.launch.programs(None);
         let launcher = self.launch.launcher(&programs)?;
@@ -41,6 +44,7 @@ impl Engines {
             return run_in_background(&profile, form);
         }
         let plan = Plan {
+            asked_at,
             profile,
             controller: None,
             launcher,

@@ -1,5 +1,7 @@
 //! `cluster start`: a controller and engines.
 
+use std::time::Instant;
+
 use clap::Args;
 
 use super::launch_args::{LaunchArgs, run_in_background};
@@ -42,6 +44,7 @@ pub struct Start {
 impl Start {
     /// Runs until the cluster ends.
     pub fn run(self, place: &Place, form: Form) -> Result<(), Failure> {
+        let asked_at = Instant::now();
         let profile = place.profile()?;
         let programs = self.launch.programs(self.controller_cmd);
         let controller =
@@ -56,6 +59,7 @@ impl Start {
             return run_in_background(&profile, form);
         }
         let plan = Plan {
+            asked_at,
             launcher: self.launch.launcher(&programs)?,
             profile,
             controller: Some(controller),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::Place;
 use crate::cluster_file::{self, ClusterFile, ProcessState};
 use crate::failure::{Code, Failure};
+use crate::launch;
 use crate::output::{duration, print, print_json};
 use crate::process::wait_until_gone;
 use crate::profile::{Profile, all_cluster_files};
@@ -142,6 +143,11 @@ fn end_processes(profile: &Profile, file: &ClusterFile) -> Result<Outcome, Failu
     }
     .run(|| false);
     outcome.check()?;
+    for set in file.engines.sets.values() {
+        for process in set.engines.values() {
+            launch::remove_leftovers(set.class, process.id.pid);
+        }
+    }
     Ok(outcome)
 }
 

@@ -39,6 +39,4 @@ impl Launcher for Local {
     fn explain(&self, index: usize, exit: Exit, _output: &str) -> Explanation {
         Explanation { what: format!("local engine {index} {exit}"), hint: None }
     }
-
-    fn clean_up_after(&self, _pid: i32) {}
 }

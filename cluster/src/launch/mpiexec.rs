@@ -118,25 +118,23 @@ impl Launcher for MpiLauncher {
         lines.drain(..lines.len().saturating_sub(LAST_LINES_MAX));
         Some(LastLines { path: log.display().to_string(), lines })
     }
+}
 
-    /// Open MPI keeps a session directory named by the pid of `mpiexec`, which stays when that is killed.
-    fn clean_up_after(&self, pid: i32) {
-        if self.mpiexec.flavor != Flavor::OpenMpi {
-            return;
-        }
-        let own_user = nix::unistd::geteuid().as_raw();
-        let host = host_name();
-        let short = host.split('.').next().unwrap_or_default();
-        for host in [host.as_str(), short] {
-            let base = std::env::temp_dir().join(format!("ompi.{host}.{own_user}"));
-            let session = base.join(format!("pid.{pid}"));
-            // The directory for temporary files is shared: what is not ours is not touched.
-            let ours = |path: &Path| {
-                fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == own_user)
-            };
-            if ours(&base) && ours(&session) {
-                let _ = fs::remove_dir_all(&session); // Best effort: the next reboot does the same.
-            }
+/// Open MPI keeps a session directory named by the pid of its mpiexec, which stays when that is killed.
+pub(super) fn remove_session_directory(pid: i32) {
+    let own_user = nix::unistd::geteuid().as_raw();
+    let host = host_name();
+    let short = host.split('.').next().unwrap_or_default();
+    for host in [host.as_str(), short] {
+        let base = std::env::temp_dir().join(format!("ompi.{host}.{own_user}"));
+        let session = base.join(format!("pid.{pid}"));
+        // The directory for temporary files is shared: what is not ours is not touched.
+        let ours = |path: &Path| {
+            fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == own_user)
+        };
+        if ours(&base) && ours(&session) {
+            let _ = fs::remove_dir_all(&session); // Best effort: the next reboot does the same.
+            let _ = fs::remove_dir(&base); // Only if it was the last one in it.
         }
     }
 }

@@ -38,7 +38,13 @@ fn main() -> ExitCode {
         signal_hook::flag::register(signal, flag).expect("signals can be caught");
     }
     let born = std::time::Instant::now();
-    let goes_on = move || !ended.load(Ordering::SeqCst) && born.elapsed() < LIFE_MAX;
+    let parent = nix::unistd::getppid();
+    let is_rank = has(&arguments, "mpi");
+    let goes_on = move || {
+        // As MPI libraries do: a rank ends when it has lost what started it.
+        let lost = is_rank && nix::unistd::getppid() != parent;
+        !lost && !ended.load(Ordering::SeqCst) && born.elapsed() < LIFE_MAX
+    };
     match arguments[0].as_str() {
         "controller" => Controller::run(&arguments, goes_on),
         "engine" => engine(&arguments, goes_on),
