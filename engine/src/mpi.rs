@@ -444,12 +444,14 @@ impl World {
         let mut shown = false;
         let answer = loop {
             let interrupted = self.is_interrupted();
-            let looked = look(&mut self.state().borrow_mut(), interrupted);
-            if let Some(answer) = looked.transpose() {
+            let mut state = self.state().borrow_mut();
+            if let Some(answer) = look(&mut state, interrupted).transpose() {
                 break answer;
             }
             let now = Instant::now();
-            let pause = backoff.pause(now);
+            let steps = state.rounds.steps().wrapping_add(state.messages.steps());
+            let pause = backoff.pause(now, steps, state.rounds.is_together());
+            drop(state);
             if let Pause::Sleep(_) = pause {
                 if !shown && backoff.is_worth_showing(now) {
                     shown = true;

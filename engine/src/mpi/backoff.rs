@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// 400 µs, in every call.
 const SPIN: Duration = Duration::from_micros(200);
 
+/// As [`SPIN`], while all ranks are known to work on the same transfer: MPI moves data only while it is called.
+const SPIN_TOGETHER: Duration = Duration::from_millis(2);
+
 /// Shorter waits are not shown to other threads.
 const SHOWN_AFTER: Duration = Duration::from_millis(2);
 
@@ -26,6 +29,9 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Backoff {
     since: Instant,
+    /// When something last happened.
+    quiet_since: Instant,
+    steps: u64,
     idle: Instant,
 }
 
@@ -38,15 +44,23 @@ pub(super) enum Pause {
 
 impl Backoff {
     pub(super) fn new(now: Instant) -> Backoff {
-        Backoff { since: now, idle: now }
+        Backoff { since: now, quiet_since: now, steps: 0, idle: now }
     }
 
     pub(super) fn since(&self) -> Instant {
         self.since
     }
 
-    pub(super) fn pause(&self, now: Instant) -> Pause {
-        let waited = now.saturating_duration_since(self.since);
+    /// What to do before looking again. `steps` counts what has happened so far; `together`: all ranks are here.
+    pub(super) fn pause(&mut self, now: Instant, steps: u64, together: bool) -> Pause {
+        if steps != self.steps {
+            self.steps = steps;
+            self.quiet_since = now;
+        }
+        let waited = now.saturating_duration_since(self.quiet_since);
+        if together && waited < SPIN_TOGETHER {
+            return Pause::Yield;
+        }
         let sleep = SLEEPS.into_iter().find(|(after, _)| waited >= *after);
         sleep.map_or(Pause::Yield, |(_, sleep)| Pause::Sleep(sleep))
     }
@@ -83,13 +97,26 @@ mod tests {
     #[test]
     fn the_longer_the_wait_the_longer_the_sleeps() {
         let start = Instant::now();
-        let backoff = Backoff::new(start);
-        let after = |micros| backoff.pause(start + Duration::from_micros(micros));
+        let mut backoff = Backoff::new(start);
+        let mut after = |micros| backoff.pause(start + Duration::from_micros(micros), 0, false);
         assert_eq!(after(0), Pause::Yield);
         assert_eq!(after(199), Pause::Yield);
         assert_eq!(after(200), Pause::Sleep(Duration::from_micros(50)));
         assert_eq!(after(1_000_000), Pause::Sleep(Duration::from_millis(1)));
         assert_eq!(after(60_000_000), Pause::Sleep(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn whenever_something_happened_the_wait_begins_anew() {
+        let start = Instant::now();
+        let mut backoff = Backoff::new(start);
+        let mut at =
+            |micros, steps, together| backoff.pause(start + Duration::from_micros(micros), steps, together);
+        assert_eq!(at(1_000, 0, false), Pause::Sleep(Duration::from_micros(50)));
+        assert_eq!(at(1_000, 0, true), Pause::Yield);
+        assert_eq!(at(5_000, 0, true), Pause::Sleep(Duration::from_micros(50)));
+        assert_eq!(at(5_000, 1, false), Pause::Yield);
+        assert_eq!(at(5_300, 1, false), Pause::Sleep(Duration::from_micros(50)));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) struct Messages {
     outgoing: Vec<Outgoing>,
     incoming: Vec<Incoming>,
     sent: u64,
+    /// How often something arrived or left.
+    steps: u64,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,12 @@ impl From<MpiError> for ReceiveError {
 
 impl Messages {
     pub(super) fn new(comm: Comm) -> Messages {
-        Messages { comm, outgoing: Vec::new(), incoming: Vec::new(), sent: 0 }
+        Messages { comm, outgoing: Vec::new(), incoming: Vec::new(), sent: 0, steps: 0 }
+    }
+
+    /// How often something arrived or left.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Whether so many sends were left unreceived that no more can be.
@@ -146,7 +153,9 @@ impl Messages {
     pub(super) fn progress(&mut self) -> Result<(), MpiError> {
         for message in &mut self.outgoing {
             for request in &mut message.requests {
-                request.test()?;
+                if !request.is_complete() && request.test()? {
+                    self.steps += 1;
+                }
             }
         }
         self.outgoing.retain(|message| !message.requests.iter().all(Request::is_complete));
@@ -173,7 +182,10 @@ impl Messages {
                 self.incoming.len() - 1
             }
         };
-        if !self.incoming[index].is_complete(&self.comm)? {
+        let before = self.incoming[index].received();
+        let complete = self.incoming[index].is_complete(&self.comm)?;
+        self.steps += u64::from(complete || self.incoming[index].received() != before);
+        if !complete {
             return Ok(None);
         }
         let message = self.incoming.remove(index);
@@ -188,6 +200,13 @@ impl Messages {
 }
 
 impl Incoming {
+    fn received(&self) -> Option<usize> {
+        match &self.part {
+            Part::Header { .. } => None,
+            Part::Elements { received, .. } => Some(*received),
+        }
+    }
+
     /// Goes on as far as it can without waiting; whether all has come.
     fn is_complete(&mut self, comm: &Comm) -> Result<bool, ReceiveError> {
         loop {

@@ -113,6 +113,17 @@ impl Round {
         matches!(self.stage, Stage::Voting { .. })
     }
 
+    /// A number that grows with every step of the round.
+    pub(super) fn steps(&self) -> u64 {
+        match &self.stage {
+            Stage::Voting { .. } => 0,
+            Stage::Committing { .. } => 1,
+            Stage::Describing { .. } | Stage::Counting { .. } => 2,
+            Stage::Moving(transfer) => 3 + transfer.pieces_moved() as u64,
+            Stage::Over => u64::MAX,
+        }
+    }
+
     /// Leaves a round that is still voting. The commitment is given now, so that the ranks that come later
     /// learn of it without this one.
     pub(super) fn abandon(self, fabric: &Fabric) -> Result<Abandoned, MpiError> {

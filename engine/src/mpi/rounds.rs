@@ -83,6 +83,16 @@ impl Rounds {
         self.current.as_ref().is_some_and(Round::is_voting)
     }
 
+    /// A number that changes with every step of the current round.
+    pub(super) fn steps(&self) -> u64 {
+        self.current.as_ref().map_or(0, Round::steps)
+    }
+
+    /// Whether all ranks are in the current round.
+    pub(super) fn is_together(&self) -> bool {
+        self.current.as_ref().is_some_and(|round| !round.is_voting())
+    }
+
     /// Leaves the current round, which is voting, and tells the other ranks. Returns its number.
     pub(super) fn abandon(&mut self, fabric: &Fabric) -> Result<u64, MpiError> {
         let round = self.current.take().expect("only a round that is voting is left");

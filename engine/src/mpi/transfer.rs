@@ -104,6 +104,11 @@ impl Transfer {
         Transfer { movement, result, piece: 0, pieces, step: Step::Ready }
     }
 
+    /// How many pieces have been moved.
+    pub(super) fn pieces_moved(&self) -> usize {
+        self.piece
+    }
+
     /// Goes on as far as it can without waiting.
     pub(super) fn drive(&mut self, fabric: &Fabric, interrupted: bool) -> Result<Option<Moved>, MpiError> {
         loop {
