@@ -1,1 +1,375 @@
-//! Flags, and what they mean.
+//! Flags as typed, and what they mean.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+use protocol::Key;
+use tracing_subscriber::filter::LevelFilter;
+use transport::curve::Keypair;
+use transport::profile::{Profile, ProfileError, ProfileOptions};
+
+use crate::Scheme;
+use crate::machine::Settings;
+use crate::shell::channels::PortPools;
+
+/// Hub and schedulers of a cluster: starts, writes the files that engines and clients connect by, serves.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "controller", disable_version_flag = true, args_override_self = true, help_expected = true)]
+pub struct Flags {
+    /// Address to listen on, for engines and clients; `*` for every interface
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub ip: String,
+    /// Address to listen on for clients, if it is another one
+    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
+    pub client_ip: Option<String>,
+    /// Address to listen on for engines, if it is another one
+    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
+    pub engine_ip: Option<String>,
+    /// `tcp`, or `ipc` on one machine (the address is then the start of a path)
+    #[arg(long, default_value = "tcp", value_parser = ["tcp", "ipc"])]
+    pub transport: String,
+    /// Ports to use before random ones, such as 10101-10110,10200
+    #[arg(long, value_name = "RANGES")]
+    pub ports: Option<String>,
+    /// Port of registrations and queries
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Ports for what clients connect to
+    #[arg(long, value_name = "RANGES", hide_short_help = true)]
+    pub client_ports: Option<String>,
+    /// Ports for what engines connect to
+    #[arg(long, value_name = "RANGES", hide_short_help = true)]
+    pub engine_ports: Option<String>,
+    /// Name of the profile, whose directory holds the connection files
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// The profile's directory itself
+    #[arg(long, value_name = "DIR")]
+    pub profile_dir: Option<PathBuf>,
+    /// Directory of all profiles [default: $IPYTHONDIR, else ~/.ipython]
+    #[arg(long, value_name = "DIR")]
+    pub ipython_dir: Option<PathBuf>,
+    /// Tells clusters of one profile apart
+    #[arg(long, value_name = "NAME")]
+    pub cluster_id: Option<String>,
+    /// Directory to run in
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub work_dir: Option<PathBuf>,
+    /// Use key, ports and addresses of the connection files that are there, and leave them behind
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    pub reuse: bool,
+    /// Take back the engines of an earlier controller (not supported yet)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    pub restore: bool,
+    /// This machine's name or address as others see it [default: its host name]
+    #[arg(long, value_name = "HOST")]
+    pub location: Option<String>,
+    /// Server through which clients tunnel, [user@]host[:port]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SERVER")]
+    pub ssh: String,
+    /// Server through which engines tunnel
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SERVER")]
+    pub enginessh: String,
+    /// Sign messages (the default)
+    #[arg(long, overrides_with = "no_secure")]
+    pub secure: bool,
+    /// Neither sign messages nor check signatures: whoever reaches a port runs code
+    #[arg(long, overrides_with = "secure")]
+    pub no_secure: bool,
+    /// File with the key [default: $IPP_SESSION_KEY, else a new one]
+    #[arg(long, value_name = "FILE")]
+    pub keyfile: Option<PathBuf>,
+    /// Encrypt connections by CURVE, with the keys of $IPP_CURVE_PUBLICKEY and $IPP_CURVE_SECRETKEY or new ones
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, hide_short_help = true)]
+    pub enable_curve: Option<bool>,
+    /// Milliseconds between heartbeats
+    #[arg(long, default_value_t = 3000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=86_400_000))]
+    pub ping: u64,
+    /// Heartbeats in a row that an engine may miss
+    #[arg(long, default_value_t = 10, value_name = "COUNT", hide_short_help = true)]
+    pub heartbeat_misses: u32,
+    /// Seconds that an engine may take to become reachable; at least ten heartbeats
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub registration_timeout: u64,
+    /// Balanced tasks that an engine may hold at once, 0: any number [default: 1 for stock engines, else 4]
+    #[arg(long, value_name = "COUNT")]
+    pub hwm: Option<usize>,
+    /// How the engine of a balanced task is chosen
+    #[arg(long, default_value = "leastload", value_parser = ["leastload", "lru", "plainrandom", "twobin", "weighted", "pure"])]
+    pub scheme: String,
+    /// 10 (debug) to 50 (errors only), or a level's name
+    #[arg(long, value_name = "LEVEL", default_value = "20", value_parser = parse_level)]
+    pub log_level: LevelFilter,
+    /// Log everything that is decided
+    #[arg(long)]
+    pub debug: bool,
+    /// Log errors only
+    #[arg(long)]
+    pub quiet: bool,
+    /// Log to a file in the profile's log directory
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    pub log_to_file: bool,
+    /// Publish the log to a collector that listens there, such as tcp://127.0.0.1:20202
+    #[arg(long, value_name = "URL")]
+    pub log_url: Option<String>,
+    /// Keep no records of tasks
+    #[arg(long)]
+    pub nodb: bool,
+    /// Keep records of tasks in memory
+    #[arg(long)]
+    pub dictdb: bool,
+    /// Keep records of tasks in a file (not supported yet)
+    #[arg(long)]
+    pub sqlitedb: bool,
+    /// Keep records of tasks in MongoDB (not supported)
+    #[arg(long, hide_short_help = true)]
+    pub mongodb: bool,
+    /// Taken for the original's sake: there is one thread
+    #[arg(long, hide_short_help = true)]
+    pub usethreads: bool,
+    /// Taken for the original's sake: the profile is always created
+    #[arg(long, hide_short_help = true)]
+    pub init: bool,
+    /// Taken for the original's sake: there are no configuration files
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub config: Option<String>,
+    /// Taken for the original's sake: logs are never deleted
+    #[arg(long, value_name = "BOOL", hide_short_help = true, num_args = 0..=1)]
+    pub clean_logs: Option<String>,
+    /// Print the version
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub version: bool,
+    /// Print all flags, also those that are rarely wanted
+    #[arg(long, action = ArgAction::HelpLong)]
+    pub help_all: Option<bool>,
+}
+
+/// Why flags make no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not built yet, or never.
+    #[error("use {flag}: {why}")]
+    Unsupported {
+        /// The flag.
+        flag: &'static str,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
+    /// Not a list of ports.
+    #[error("read {flag} {text:?}: write ports and ranges, such as 10101-10110,10200")]
+    Ports {
+        /// The flag.
+        flag: &'static str,
+        /// As given.
+        text: String,
+    },
+    /// No place for the files.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The key cannot be read.
+    #[error("read the key from {}: give a readable text file", path.display())]
+    Keyfile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No CURVE keys.
+    #[error("use CURVE: check IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY, or unset both")]
+    Curve(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What the controller is to do.
+#[derive(Debug)]
+pub struct Config {
+    /// Where its files are.
+    pub profile: Profile,
+    /// `tcp://127.0.0.1`, for clients.
+    pub client_interface: String,
+    /// For engines.
+    pub engine_interface: String,
+    /// Ports to use first.
+    pub ports: PortPools,
+    /// Signs messages.
+    pub key: Key,
+    /// Encrypts connections.
+    pub curve: Option<Keypair>,
+    /// This machine for others.
+    pub location: String,
+    /// `ssh` of the client file.
+    pub ssh: String,
+    /// `ssh` of the engine file.
+    pub engine_ssh: String,
+    /// Whether to use and keep the connection files that are there.
+    pub reuse: bool,
+    /// `task_scheme` of the client file.
+    pub scheme_name: String,
+    /// What the machine must know.
+    pub settings: Settings,
+}
+
+impl Flags {
+    /// How much is logged.
+    pub fn level(&self) -> LevelFilter {
+        match (self.quiet, self.debug) {
+            (true, _) => LevelFilter::ERROR,
+            (false, true) => LevelFilter::DEBUG,
+            (false, false) => self.log_level,
+        }
+    }
+
+    /// What the flags mean. `environment` looks up a variable.
+    pub fn resolve(
+        self,
+        environment: impl Fn(&str) -> Option<std::ffi::OsString>,
+        hostname: String,
+    ) -> Result<Config, ConfigError> {
+        for (is_set, flag, why) in [
+            (self.restore, "--restore", "engines of an earlier controller cannot be taken back yet; start them again"),
+            (self.sqlitedb, "--sqlitedb", "records cannot be kept in a file yet; use --dictdb or --nodb"),
+            (self.mongodb, "--mongodb", "records cannot be kept in MongoDB; use --dictdb or --nodb"),
+            (self.scheme == "pure", "--scheme=pure", "tasks are always scheduled here; use lru, which is nearest to it"),
+        ] {
+            if is_set {
+                return Err(ConfigError::Unsupported { flag, why });
+            }
+        }
+        let text = |name: &str| environment(name).and_then(|value| value.into_string().ok());
+        let profile = Profile::locate(
+            &ProfileOptions {
+                ipython_dir: self.ipython_dir,
+                profile: self.profile,
+                profile_dir: self.profile_dir,
+                cluster_id: self.cluster_id,
+            },
+            &environment,
+        )?;
+        let mut ports = PortPools {
+            engine: parse_ports("--engine-ports", self.engine_ports.as_deref())?,
+            client: parse_ports("--client-ports", self.client_ports.as_deref())?,
+            common: parse_ports("--ports", self.ports.as_deref())?,
+            leaves: vec![],
+        };
+        if let Some(port) = self.port {
+            ports.engine.push_front(port); // Registration is bound first.
+        }
+        let wants_curve = self.enable_curve.unwrap_or_else(|| {
+            text("IPP_ENABLE_CURVE").is_some_and(|value| parse_bool(&value).unwrap_or(false))
+        });
+        let curve = if wants_curve { Some(curve_keys(&text)?) } else { None };
+        let named_key = match &self.keyfile {
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Keyfile { path: path.clone(), source })?
+                    .trim()
+                    .to_owned(),
+            ),
+            None => text("IPP_SESSION_KEY").filter(|key| !key.is_empty()),
+        };
+        // CURVE keeps strangers out already, so that unless a key is given none is made.
+        let key = match named_key {
+            _ if self.no_secure => String::new(),
+            Some(key) => key,
+            None if curve.is_some() => String::new(),
+            None => transport::random::key(),
+        };
+        let interface = |ip: &Option<String>| {
+            format!("{}://{}", self.transport, ip.as_deref().unwrap_or(&self.ip))
+        };
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).expect("the system gives random numbers");
+        Ok(Config {
+            client_interface: interface(&self.client_ip),
+            engine_interface: interface(&self.engine_ip),
+            profile,
+            ports,
+            key: Key::new(key),
+            curve,
+            location: self.location.unwrap_or(hostname),
+            ssh: self.ssh,
+            engine_ssh: self.enginessh,
+            reuse: self.reuse,
+            settings: Settings {
+                heartbeat_period: Duration::from_millis(self.ping),
+                heartbeat_misses: self.heartbeat_misses.min(1_000_000),
+                registration_timeout: Duration::from_secs(self.registration_timeout),
+                window: self.hwm,
+                scheme: scheme(&self.scheme),
+                seed: u64::from_ne_bytes(seed),
+                ..Settings::default()
+            },
+            scheme_name: self.scheme,
+        })
+    }
+}
+
+fn scheme(name: &str) -> Scheme {
+    match name {
+        "lru" => Scheme::Lru,
+        "plainrandom" => Scheme::PlainRandom,
+        "twobin" => Scheme::TwoBin,
+        "weighted" => Scheme::Weighted,
+        _ => Scheme::LeastLoad,
+    }
+}
+
+fn curve_keys(text: impl Fn(&str) -> Option<String>) -> Result<Keypair, ConfigError> {
+    match (text("IPP_CURVE_PUBLICKEY"), text("IPP_CURVE_SECRETKEY")) {
+        (Some(public), Some(secret)) => {
+            Keypair::parse(&public, &secret).map_err(|error| ConfigError::Curve(error.into()))
+        }
+        (None, None) => Keypair::generate().map_err(|error| ConfigError::Curve(error.into())),
+        _ => Err(ConfigError::Curve("only one of the two is set".into())),
+    }
+}
+
+/// `True`, `false`, `1`, … as configuration scripts write them.
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" | "" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
+}
+
+/// Python's numbers (10 debug, 20 info, 30 warning, 40 error, 50 critical) and names, or ours.
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    if let Ok(number) = text.parse::<u32>() {
+        return Ok(match number {
+            0..=9 => LevelFilter::TRACE,
+            10..=19 => LevelFilter::DEBUG,
+            20..=29 => LevelFilter::INFO,
+            30..=39 => LevelFilter::WARN,
+            _ => LevelFilter::ERROR,
+        });
+    }
+    match text.to_ascii_lowercase().as_str() {
+        "trace" => Ok(LevelFilter::TRACE),
+        "debug" => Ok(LevelFilter::DEBUG),
+        "info" => Ok(LevelFilter::INFO),
+        "warn" | "warning" => Ok(LevelFilter::WARN),
+        "error" | "critical" => Ok(LevelFilter::ERROR),
+        _ => Err("write a number from 10 to 50, or debug, info, warning, error, critical".to_owned()),
+    }
+}
+
+fn parse_ports(flag: &'static str, text: Option<&str>) -> Result<VecDeque<u16>, ConfigError> {
+    let mut ports = VecDeque::new();
+    let Some(text) = text else { return Ok(ports) };
+    let bad = || ConfigError::Ports { flag, text: text.to_owned() };
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    for part in text.trim_matches(['[', ']']).split(',').filter(|part| !part.trim().is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => ports.extend(first..=last),
+            _ => return Err(bad()),
+        }
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,14 @@
 //! | which request is where? | `tasks` |
 //! | which engine gets it? | `scheduler` |
 //! | which socket, which port? | [`shell`] |
-//! | what does a flag mean? | [`config`] |
+//! | what does a flag mean? | [`config`], in the original's spelling [`compat`] |
+//! | which files does it write? | [`publish`] |
 
+pub mod compat;
 pub mod config;
 mod hub;
 pub mod machine;
+pub mod publish;
 mod scheduler;
 pub mod shell;
 mod tasks;

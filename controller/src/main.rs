@@ -1,23 +1,119 @@
-//! The program `controller`.
+//! The program `controller`: arguments in, exit code out (0 done, 1 failed, 2 wrong usage).
+
+mod logging;
+
+use std::process::ExitCode;
 use std::sync::Arc;
-fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut o = transport::profile::ProfileOptions::default();
-    for a in std::env::args() { if let Some(p)=a.strip_prefix("--profile-dir=") { o.profile_dir = Some(p.into()) } if let Some(p)=a.strip_prefix("--profile=") { o.profile = Some(p.into()) } }
-    let profile = transport::profile::Profile::locate(&o, |n| std::env::var_os(n))?;
-    transport::connection_file::create_directories(&profile)?;
-    let key = transport::random::key();
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use controller::compat;
+use controller::config::{Config, ConfigError, Flags};
+use controller::publish::{self, Claim, ClaimError, Published};
+use controller::shell::channels::{Binding, Channels, connection_info, hostname};
+use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
+use transport::Curve;
+
+fn main() -> ExitCode {
+    let typed = compat::translate(std::env::args());
+    let flags = Flags::parse_from(typed.arguments);
+    if flags.version {
+        #[expect(clippy::print_stdout, reason = "what --version is for")]
+        {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run(flags, &typed.ignored) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            let is_usage = error.is::<ConfigError>();
+            ExitCode::from(if is_usage { 2 } else { 1 })
+        }
+    }
+}
+
+/// `error: failed to …`, then every cause on its own line.
+#[expect(clippy::print_stderr, reason = "the last words of a program")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: failed to {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  caused by: {cause}");
+    }
+}
+
+fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
+    if let Some(directory) = &flags.work_dir {
+        std::env::set_current_dir(directory).with_context(|| format!("enter {}", directory.display()))?;
+    }
+    let (level, log_to_file, log_url) = (flags.level(), flags.log_to_file, flags.log_url.clone());
+    let mut config = flags.resolve(|name| std::env::var_os(name), hostname())?;
+    transport::connection_file::create_directories(&config.profile)?;
+
     let context = transport::Context::new(1)?;
-    let ch = controller::shell::channels::Channels::bind(&context, controller::shell::channels::Binding { client_interface: "tcp://127.0.0.1".into(), engine_interface: "tcp://127.0.0.1".into(), ports: Default::default(), key: protocol::Key::new(key.clone()), curve: transport::Curve::Off })?;
-    let p = ch.ports();
-    let common = |x: &controller::shell::channels::Pair| protocol::connection_file::Common { ssh: String::new(), interface: "tcp://127.0.0.1".into(), registration: p.registration, control: x.control, mux: x.mux, task: x.task, iopub: x.iopub, key: key.clone(), curve_serverkey: None, location: controller::shell::channels::hostname(), pack: "json".into(), unpack: "json".into(), signature_scheme: "hmac-sha256".into() };
-    let c = transport::connection_file::write(&profile.client_file(), &protocol::connection_file::ClientFile { common: common(&p.client), notification: p.notification, broadcast: p.client.broadcast, task_scheme: "leastload".into() })?;
-    let e = transport::connection_file::write(&profile.engine_file(), &protocol::connection_file::EngineFile { common: common(&p.engine), hb_ping: p.hb_ping, hb_pong: p.hb_pong, broadcast: vec![p.engine.broadcast] })?;
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let log_file = log_to_file.then(|| {
+        let name = format!("controller-{}-{}.log", config.profile.cluster_id(), std::process::id());
+        config.profile.log_dir().join(name)
+    });
+    logging::start(level, log_file.as_deref(), log_url.as_deref(), &context)?;
+    if !ignored.is_empty() {
+        tracing::debug!(options = ?ignored, "options without a meaning here ignored");
+    }
+
+    // Before anything is bound, so that no signal finds us without a way to clean up.
+    let stop = Arc::new(AtomicBool::new(false));
     let (waker, wake) = transport::wake::waker()?;
-    for s in [2, 15] { let (st, w) = (stop.clone(), waker.clone());
-        unsafe { signal_hook::low_level::register(s, move || { st.store(true, std::sync::atomic::Ordering::Release); w.wake(); })?; } }
-    controller::shell::run(ch, Default::default(), &stop, &wake)?;
-    c.remove_if_ours()?; e.remove_if_ours()?;
-    Ok(())
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGABRT] {
+        // The flag first: handlers run in the order of their registration.
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("handle signals")?;
+        let end = waker.fd().try_clone_to_owned().context("handle signals")?;
+        signal_hook::low_level::pipe::register(signal, end).context("handle signals")?;
+    }
+
+    let _claim = claim(&config)?;
+    let reuses = config.reuse && adopt(&mut config);
+    let curve = config.curve.clone().map_or(Curve::Off, Curve::Server);
+    let channels = Channels::bind(
+        &context,
+        Binding {
+            client_interface: config.client_interface.clone(),
+            engine_interface: config.engine_interface.clone(),
+            ports: config.ports.clone(),
+            key: config.key.clone(),
+            curve,
+        },
+    )?;
+    let ports = channels.ports();
+    let published = if reuses { Published::reused() } else { Published::write(&config, &ports)? };
+    tracing::info!(
+        profile = %config.profile.dir().display(),
+        cluster_id = config.profile.cluster_id(),
+        registration = ports.registration,
+        version = env!("CARGO_PKG_VERSION"),
+        "controller started"
+    );
+    config.settings.connection_info = connection_info(&ports);
+    let ended = controller::shell::run(channels, config.settings.clone(), &stop, &wake);
+    if !config.reuse {
+        published.remove();
+    }
+    tracing::info!("controller ended");
+    ended.context("go on serving")
+}
+
+fn claim(config: &Config) -> Result<Claim, ClaimError> {
+    Claim::take(&config.profile)
+}
+
+/// As the original does: what cannot be used again is replaced.
+fn adopt(config: &mut Config) -> bool {
+    match publish::adopt(config) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%error, "connection files cannot be used again; new ones are written");
+            false
+        }
+    }
 }

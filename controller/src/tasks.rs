@@ -162,9 +162,6 @@ impl TaskTable {
         self.tasks.get(&id)
     }
 
-    pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.tasks.get_mut(&id)
-    }
 
     pub(crate) fn balanced_mut(&mut self, id: TaskId) -> Option<&mut BalancedWork> {
         match &mut self.tasks.get_mut(&id)?.work {

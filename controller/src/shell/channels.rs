@@ -65,6 +65,8 @@ pub struct PortPools {
     pub client: std::collections::VecDeque<u16>,
     /// For either, when its own pool is empty.
     pub common: std::collections::VecDeque<u16>,
+    /// Further ports of the broadcast channel, where engines of an earlier controller expect them.
+    pub leaves: Vec<u16>,
 }
 
 /// The ports that were bound.
@@ -166,6 +168,9 @@ impl Channels {
         bound.hb_ping = engine_port.bind(&ping)?;
         bound.hb_pong = engine_port.bind(&pong)?;
         bound.engine.broadcast = engine_port.bind(&leaf)?;
+        for port in &ports.leaves {
+            leaf.bind(&format!("{engine_interface}:{port}"))?;
+        }
         if client_interface != engine_interface {
             registration.bind(&format!("{client_interface}:{}", bound.registration))?;
         }
