@@ -103,7 +103,10 @@ const TRAITS: [(&str, &str); 7] = [
     ("IPEngine.id", "as --id"),
     ("IPEngine.timeout", "as --timeout"),
     ("IPEngine.wait_for_url_file", "as --wait-for-file"),
-    ("IPEngine.max_heartbeat_misses", "heartbeats that may be missed until the controller counts as lost; 0: any number"),
+    (
+        "IPEngine.max_heartbeat_misses",
+        "heartbeats that may be missed until the controller counts as lost; 0: any number",
+    ),
     ("IPEngine.enable_nanny", "no effect: this engine answers signals itself"),
     ("BaseParallelApplication.cluster_id", "as --cluster-id"),
     ("ProfileDir.location", "as --profile-dir"),
@@ -261,9 +264,7 @@ impl Typed {
                 ipython_dir: self.ipython_dir,
                 profile: self.profile,
                 profile_dir: self.profile_dir.or(read_trait(traits, "ProfileDir.location")?),
-                cluster_id: self
-                    .cluster_id
-                    .or(read_trait(traits, "BaseParallelApplication.cluster_id")?),
+                cluster_id: self.cluster_id.or(read_trait(traits, "BaseParallelApplication.cluster_id")?),
             },
             file: self.file,
             url: self.url,

@@ -247,8 +247,7 @@ impl Executor {
                 Outcome { buffers, elapsed, ..Outcome::of(&content) }
             }
             Err(error) => {
-                let outcome =
-                    self.failed(error_content(error), "apply", |failure| to_json(&failure));
+                let outcome = self.failed(error_content(error), "apply", |failure| to_json(&failure));
                 Outcome { elapsed, ..outcome }
             }
         }
@@ -257,7 +256,7 @@ impl Executor {
     fn answer_query(&mut self, message: &Message) -> Outcome {
         match queries::answer(message, &queries::Live(&*self.parts.runner)) {
             Ok(content) => Outcome::of(&content),
-            Err(error) => Outcome::of(&Failure::from(error)),
+            Err(error) => Outcome::of(&Failure::from(*error)),
         }
     }
 
@@ -314,8 +313,7 @@ impl Executor {
             original_msg_id: request.original_msg_id.map_or_else(String::new, |id| id.to_string()),
             label: request.label,
             status: Some(status),
-            engine_info: (status == Status::Error)
-                .then(|| json!({ "engine_uuid": uuid, "engine_id": id })),
+            engine_info: (status == Status::Error).then(|| json!({ "engine_uuid": uuid, "engine_id": id })),
             broadcast_targets: None,
             extension,
         }
@@ -417,7 +415,6 @@ fn to_json(content: &impl Serialize) -> Json {
 fn now() -> Date {
     Date::from_system_time(SystemTime::now())
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@
 //! }
 //!
 //! fn main() -> std::process::ExitCode {
-//!     Engine::new().function("ranks", ranks).run_with(|registry, place| runner(registry, place))
+//!     Engine::new().function("ranks", ranks).run()
 //! }
 //! ```
 //!
@@ -50,6 +50,7 @@ pub use protocol::value::Value;
 pub use runner::{RunError, Runner};
 pub use runner::native::TaskContext;
 use runner::native::{Registry, RegistryError};
+use runner::script::Script;
 
 /// An engine program: the prompt language, and functions of its own.
 #[derive(Debug, Default)]
@@ -78,7 +79,15 @@ impl Engine {
         self
     }
 
-    /// Reads the command line, joins the cluster and serves until the engine is told to end. `make_runner` is called once the engine knows its place in the
+    /// Reads the command line, joins the cluster and serves until the engine is told to end. Returns the
+    /// process' exit code; its errors and logs go to standard error.
+    ///
+    /// To be called from the main thread: MPI and user code run on it.
+    pub fn run(self) -> ExitCode {
+        self.run_with(|registry, _place| Box::new(Script::new(registry)))
+    }
+
+    /// As [`Engine::run`], with another language: `make_runner` is called once the engine knows its place in the
     /// world.
     pub fn run_with(
         self,

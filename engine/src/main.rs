@@ -1,2 +1,5 @@
-//! engine
-fn main() {}
+//! The stock engine: the prompt language, without functions of its own.
+
+fn main() -> std::process::ExitCode {
+    engine::Engine::new().run()
+}

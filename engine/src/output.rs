@@ -102,16 +102,20 @@ impl Iopub {
     /// Publishes a message of the running request, after what it has printed.
     pub fn publish(&self, topic: &str, msg_type: &str, content: &impl Serialize) {
         let mut message = None;
-        let sent = self.persist(STATUS_PATIENCE, || false, |iopub, state| {
-            if iopub.flush_gathered(state) == Flushed::Full {
-                return Flushed::Full;
-            }
-            let message = message.get_or_insert_with(|| {
-                let parent = state.parent.clone();
-                iopub.sealed(&mut state.session, &parent, topic, msg_type, content)
-            });
-            state.offer(message)
-        });
+        let sent = self.persist(
+            STATUS_PATIENCE,
+            || false,
+            |iopub, state| {
+                if iopub.flush_gathered(state) == Flushed::Full {
+                    return Flushed::Full;
+                }
+                let message = message.get_or_insert_with(|| {
+                    let parent = state.parent.clone();
+                    iopub.sealed(&mut state.session, &parent, topic, msg_type, content)
+                });
+                state.offer(message)
+            },
+        );
         if sent == Flushed::Full {
             tracing::warn!(msg_type, "output dropped: the controller does not read");
         }
@@ -292,9 +296,7 @@ impl Gathered {
         self.since.get_or_insert(now);
         self.bytes += text.len();
         match self.pieces.back_mut() {
-            Some(last)
-                if last.stream == stream && last.text.len() + text.len() <= OUTPUT_CHUNK_BYTES_MAX =>
-            {
+            Some(last) if last.stream == stream && last.text.len() + text.len() <= OUTPUT_CHUNK_BYTES_MAX => {
                 last.text.push_str(text);
             }
             _ => self.pieces.push_back(Piece { stream, text: text.to_owned() }),
@@ -394,7 +396,9 @@ mod tests {
         iopub.print(Stream::Stdout, "after", &interrupt);
         iopub.finish();
 
-        let lost = format!("stderr: [{OUTPUT_CHUNK_BYTES_MAX} bytes of output were lost: the controller did not read]\n");
+        let lost = format!(
+            "stderr: [{OUTPUT_CHUNK_BYTES_MAX} bytes of output were lost: the controller did not read]\n"
+        );
         assert_eq!(captured.texts(), [lost, "stdout: after".to_owned()]);
     }
 

@@ -79,21 +79,21 @@ impl Known for Remembered {
 }
 
 /// The content of the reply.
-pub fn answer(message: &Message, known: &dyn Known) -> Result<Json, ErrorContent> {
+pub fn answer(message: &Message, known: &dyn Known) -> Result<Json, Box<ErrorContent>> {
     match message.header.msg_type.as_str() {
         KERNEL_INFO_REQUEST => Ok(kernel_info()),
         COMPLETE_REQUEST => Ok(complete(&read(message)?, known)),
         INSPECT_REQUEST => Ok(inspect(&read(message)?, known)),
         IS_COMPLETE_REQUEST => Ok(is_complete(&read(message)?, known)),
-        unknown => Err(ErrorContent::new(
-            ename::NOT_IMPLEMENTED_ERROR,
-            format!("this engine does not answer {unknown}; update the engine or ask another one"),
-        )),
+        unknown => {
+            let text = format!("this engine does not answer {unknown}; update the engine or ask another one");
+            Err(ErrorContent::new(ename::NOT_IMPLEMENTED_ERROR, text).into())
+        }
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T, ErrorContent> {
-    message.content().map_err(|error| ErrorContent::new(ename::VALUE_ERROR, error.to_string()))
+fn read<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T, Box<ErrorContent>> {
+    message.content().map_err(|error| ErrorContent::new(ename::VALUE_ERROR, error.to_string()).into())
 }
 
 fn kernel_info() -> Json {
@@ -185,7 +185,10 @@ mod tests {
             summary: "42".into(),
             bytes: 0,
         };
-        Remembered { words: vec!["psum".into(), "print".into()], names: vec![name("pressure"), name("größe")] }
+        Remembered {
+            words: vec!["psum".into(), "print".into()],
+            names: vec![name("pressure"), name("größe")],
+        }
     }
 
     #[test]

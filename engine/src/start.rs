@@ -19,9 +19,9 @@ use protocol::id::EngineUuid;
 use protocol::message::output::ExecutionState;
 use protocol::{Date, Receiver, Session, Signer};
 use transport::monitor::Monitor;
+use transport::poll::{PollItem, poll};
 use transport::profile::Profile;
 use transport::wake::waker;
-use transport::poll::{PollItem, poll};
 use transport::{Context, Socket, libzmq_version};
 
 use crate::cli::{self, Settings};
@@ -141,12 +141,8 @@ pub fn run(
 
     let (main_waker, main_wake) = waker().map_err(Failure::transport)?;
     let (control_waker, control_wake) = waker().map_err(Failure::transport)?;
-    let shared = Arc::new(Shared::new(
-        interrupt.clone(),
-        place.wait_status(),
-        main_waker,
-        control_waker.clone(),
-    ));
+    let shared =
+        Arc::new(Shared::new(interrupt.clone(), place.wait_status(), main_waker, control_waker.clone()));
     let shell = Rc::new(plugs.shell(id).map_err(Failure::transport)?);
     let control = plugs.control().map_err(Failure::transport)?;
     let iopub = plugs.iopub().map_err(Failure::transport)?;
@@ -254,7 +250,8 @@ fn end(served: Served, place: Place) -> ExitCode {
 
 /// Waits until the controller listens to output: an engine is not usable before.
 fn wait_for_subscription(iopub: &Socket) -> Result<(), Failure> {
-    let listens = poll(&mut [PollItem::socket(iopub)], Some(SUBSCRIPTION_PATIENCE)).map_err(Failure::transport)?;
+    let listens =
+        poll(&mut [PollItem::socket(iopub)], Some(SUBSCRIPTION_PATIENCE)).map_err(Failure::transport)?;
     if listens == 0 {
         tracing::warn!("the controller does not listen to output yet; the first of it may be lost");
     }

@@ -106,7 +106,9 @@ impl Runner for FakeRunner {
                 }
                 Err(RunError::new("KeyboardInterrupt", "interrupted"))
             }
-            ("fail", _) => Err(RunError { line: Some(1), column: Some(3), ..RunError::new("NameError", "x") }),
+            ("fail", _) => {
+                Err(RunError { line: Some(1), column: Some(3), ..RunError::new("NameError", "x") })
+            }
             ("panic", _) => panic!("a bug in a function"),
             _ => Ok(Some(Displayed { text: code.to_owned(), value: Some(Value::Str(code.to_owned())) })),
         }
@@ -120,9 +122,11 @@ impl Runner for FakeRunner {
         context: &CellContext,
     ) -> Result<Value, RunError> {
         match function {
-            "barrier" => context.communicator.barrier().map(|()| Value::None).map_err(|error| {
-                RunError::new("CollectiveError", error.to_string())
-            }),
+            "barrier" => context
+                .communicator
+                .barrier()
+                .map(|()| Value::None)
+                .map_err(|error| RunError::new("CollectiveError", error.to_string())),
             "echo" => Ok(Value::List(arguments)),
             _ => Err(RunError::new("NameError", format!("there is no function {function}"))),
         }

@@ -61,7 +61,8 @@ pub(super) fn call(
     context: &CellContext,
 ) -> Result<Value, RunError> {
     let read = |described| value::decode(described, buffers);
-    let arguments = call.arguments.iter().map(read).collect::<Result<Vec<_>, ValueError>>().map_err(unread)?;
+    let arguments =
+        call.arguments.iter().map(read).collect::<Result<Vec<_>, ValueError>>().map_err(unread)?;
     let keywords: BTreeMap<String, Value> = call
         .keywords
         .iter()

@@ -15,10 +15,7 @@ fn a_cell_is_announced_shown_answered_and_idle_comes_last() {
     let request = bench.cell("print hello", json!({ "silent": false }));
     bench.serve(request);
 
-    assert_eq!(
-        bench.iopub_types(),
-        ["status busy", "execute_input", "stream", "status idle"]
-    );
+    assert_eq!(bench.iopub_types(), ["status busy", "execute_input", "stream", "status idle"]);
     let (routing, reply) = bench.only_reply();
     assert_eq!(routing, ["mux_out", "client"]);
     assert_eq!(reply.header.msg_type, "execute_reply");
@@ -138,10 +135,7 @@ fn user_expressions_are_evaluated_one_by_one() {
     bench.serve(request);
 
     let expressions = &content(&bench.only_reply().1)["user_expressions"];
-    assert_eq!(
-        expressions["good"],
-        json!({ "status": "ok", "data": { "text/plain": "2" }, "metadata": {} })
-    );
+    assert_eq!(expressions["good"], json!({ "status": "ok", "data": { "text/plain": "2" }, "metadata": {} }));
     assert_eq!(expressions["bad"]["ename"], "NameError");
 }
 
@@ -182,10 +176,10 @@ fn a_pickled_function_is_refused_with_what_to_do() {
     bench.serve(request);
 
     let error = content(&bench.only_reply().1);
-    assert_eq!((error["ename"].as_str(), &error["engine_info"]["method"]), (
-        Some("NotImplementedError"),
-        &json!("apply"),
-    ));
+    assert_eq!(
+        (error["ename"].as_str(), &error["engine_info"]["method"]),
+        (Some("NotImplementedError"), &json!("apply"),)
+    );
     assert_eq!(bench.iopub_types(), ["status busy", "error", "status idle"]);
 }
 

@@ -288,7 +288,7 @@ impl Control {
             ENGINE_STATUS_REQUEST => Ok(to_json(&self.status())),
             _ => queries::answer(message, &self.parts.shared.activity().remembered),
         };
-        let content = content.unwrap_or_else(|error| to_json(&Failure::from(error)));
+        let content = content.unwrap_or_else(|error| to_json(&Failure::from(*error)));
         self.reply(routing, message, &content);
         if !silent {
             self.announce(message, ExecutionState::Idle);
@@ -298,7 +298,7 @@ impl Control {
         }
     }
 
-    fn on_abort(&mut self, message: &Message) -> Result<Json, ErrorContent> {
+    fn on_abort(&mut self, message: &Message) -> Result<Json, Box<ErrorContent>> {
         let AbortRequest { msg_ids } = content(message)?;
         let order = if msg_ids.is_empty() {
             Order::AbortAll { session: message.header.session.clone(), sent: message.header.date }
@@ -308,21 +308,19 @@ impl Control {
         self.hand_over(order)
     }
 
-    fn on_clear(&mut self) -> Result<Json, ErrorContent> {
+    fn on_clear(&mut self) -> Result<Json, Box<ErrorContent>> {
         self.hand_over(Order::Clear)
     }
 
-    fn hand_over(&mut self, order: Order) -> Result<Json, ErrorContent> {
+    fn hand_over(&mut self, order: Order) -> Result<Json, Box<ErrorContent>> {
         if self.parts.shared.order(order) {
             return Ok(to_json(&StatusContent::OK));
         }
-        Err(ErrorContent::new(
-            ename::RUNTIME_ERROR,
-            "too many control requests wait for the running task; interrupt it, or try again later",
-        ))
+        let text = "too many control requests wait for the running task; interrupt it, or try again later";
+        Err(ErrorContent::new(ename::RUNTIME_ERROR, text).into())
     }
 
-    fn on_signal(&mut self, message: &Message) -> Result<Json, ErrorContent> {
+    fn on_signal(&mut self, message: &Message) -> Result<Json, Box<ErrorContent>> {
         let SignalRequest { sig } = content(message)?;
         match signals::meaning(&sig)? {
             Meaning::Nothing => Ok(to_json(&StatusContent::OK)),
@@ -340,7 +338,7 @@ impl Control {
         to_json(&StatusContent::OK)
     }
 
-    fn on_shutdown(&mut self, message: &Message) -> Result<Json, ErrorContent> {
+    fn on_shutdown(&mut self, message: &Message) -> Result<Json, Box<ErrorContent>> {
         let Shutdown { restart, .. } = content(message)?;
         tracing::info!("ending because a client or the hub asked for it");
         self.end(Ending::Requested, SHUTDOWN_PATIENCE, super::EXIT_STUCK);
@@ -453,8 +451,8 @@ fn exit_now(why: &str, code: u8) -> ! {
     unsafe { libc::_exit(i32::from(code)) }
 }
 
-fn content<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T, ErrorContent> {
-    message.content().map_err(|error| ErrorContent::new(ename::VALUE_ERROR, error.to_string()))
+fn content<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T, Box<ErrorContent>> {
+    message.content().map_err(|error| ErrorContent::new(ename::VALUE_ERROR, error.to_string()).into())
 }
 
 fn to_json(content: &impl serde::Serialize) -> Json {

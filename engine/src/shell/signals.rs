@@ -25,22 +25,19 @@ pub enum Meaning {
 }
 
 /// What a client's request means.
-pub fn meaning(signal: &Signal) -> Result<Meaning, ErrorContent> {
+pub fn meaning(signal: &Signal) -> Result<Meaning, Box<ErrorContent>> {
     let number = match signal {
         Signal::Number(number) => *number,
         Signal::Name(name) => {
-            let unknown = || {
-                let text = format!("module 'signal' has no attribute '{name}'");
-                ErrorContent::new(ename::ATTRIBUTE_ERROR, text)
-            };
-            Known::from_str(name).map_err(|_| unknown())? as i32
+            let text = || format!("module 'signal' has no attribute '{name}'");
+            Known::from_str(name).map_err(|_| ErrorContent::new(ename::ATTRIBUTE_ERROR, text()))? as i32
         }
     };
     match number {
         0 => Ok(Meaning::Nothing),
         libc::SIGINT => Ok(Meaning::Interrupt),
         1.. if number <= libc::SIGRTMAX() => Ok(Meaning::Deliver(number)),
-        _ => Err(ErrorContent::new(ename::VALUE_ERROR, format!("signal {number} does not exist"))),
+        _ => Err(ErrorContent::new(ename::VALUE_ERROR, format!("signal {number} does not exist")).into()),
     }
 }
 
@@ -134,10 +131,10 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_as_python_does() {
         let error = meaning(&Signal::Name("NOSUCH".into())).expect_err("no such signal");
-        assert_eq!((error.ename.as_str(), error.evalue.as_str()), (
-            "AttributeError",
-            "module 'signal' has no attribute 'NOSUCH'",
-        ));
+        assert_eq!(
+            (error.ename.as_str(), error.evalue.as_str()),
+            ("AttributeError", "module 'signal' has no attribute 'NOSUCH'",)
+        );
         assert!(meaning(&Signal::Number(-1)).is_err());
         assert!(meaning(&Signal::Number(4711)).is_err());
     }

@@ -174,7 +174,9 @@ mod tests {
     #[test]
     fn a_failure_says_what_why_and_what_to_do() {
         let text = Failure::no_answer("tcp://127.0.0.1:4711", 5.0).to_string();
-        assert!(text.starts_with("failed to register at tcp://127.0.0.1:4711\n  caused by: no answer within 5 s"));
+        assert!(
+            text.starts_with("failed to register at tcp://127.0.0.1:4711\n  caused by: no answer within 5 s")
+        );
         assert!(text.contains("\n  hint: look whether the controller still runs"));
     }
 }

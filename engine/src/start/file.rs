@@ -24,8 +24,8 @@ const SESSION_KEY: &str = "IPP_SESSION_KEY";
 /// missing one is reported once and polled by one process.
 pub fn find(settings: &Settings, profile: &Profile, place: &Place) -> Result<EngineFile, Failure> {
     let found = find_text(settings, profile, place);
-    let mut file = EngineFile::parse(&found?)
-        .map_err(|error| Failure::file("use the engine connection file", error))?;
+    let mut file =
+        EngineFile::parse(&found?).map_err(|error| Failure::file("use the engine connection file", error))?;
     let location = settings.location.as_deref().unwrap_or(&file.common.location);
     file.common.interface = reachable(&file.common.interface, location);
     Ok(file)

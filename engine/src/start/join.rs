@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 use protocol::error::ErrorContent;
 use protocol::extension::{EngineDescription, Member, Registration};
 use protocol::id::{EngineId, EngineUuid, WorldId};
+use protocol::message::Status;
 use protocol::message::hub::{
     REGISTRATION_REPLY, REGISTRATION_REQUEST, RegistrationReply, RegistrationRequest,
 };
 use protocol::message::{Empty, StatusContent};
-use protocol::message::Status;
 use protocol::{Date, Receiver, Session};
 use serde::{Deserialize, Serialize};
 use transport::poll::{PollItem, poll};

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use protocol::Message;
 use protocol::connection_file::{Common, EngineFile};
 use protocol::extension::{READY, identity};
 use protocol::message::execute::EXECUTE_REQUEST;
-use protocol::Message;
 use serde_json::{Value as Json, json};
 use transport::{Received, Sent, SocketOptions};
 
@@ -220,7 +220,8 @@ impl FakeController {
             let settings = cli::parse(arguments, String::new).expect("a good command line");
             let place = Place::alone();
             let runner = |_: &Place| Box::new(FakeRunner::default()) as Box<dyn Runner>;
-            let served = run(&settings, &place, Interrupt::new(), runner).map_err(|error| error.to_string())?;
+            let served =
+                run(&settings, &place, Interrupt::new(), runner).map_err(|error| error.to_string())?;
             let ending = served.ending.clone();
             served.finish();
             Ok(ending)
