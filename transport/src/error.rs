@@ -103,6 +103,11 @@ impl Errno {
         Errno(unsafe { zmq_sys::zmq_errno() })
     }
 
+    /// The number behind an error of `zmq`.
+    pub(crate) fn of(error: zmq::Error) -> Errno {
+        Errno(error.to_raw())
+    }
+
     /// The number, as in `errno.h` or `zmq.h`.
     pub fn code(self) -> i32 {
         self.0

@@ -10,8 +10,8 @@
 //! * [`connection_file`], [`profile`]: the two JSON files, readable by their owner only, and where they are.
 //! * [`curve`], [`random`]: keys and ids.
 //!
-//! It is written on `zmq-sys` and not on `zmq`, whose error type panics at an errno it does not know (a file
-//! where `ipc://` expects a directory is enough), and a user can name any endpoint.
+//! `zmq` owns contexts and sockets. Calls that can fail in ways of the user's choosing go to `zmq-sys` directly:
+//! `zmq`'s error type panics at an errno it does not know (a file where `ipc://` expects a directory is enough).
 
 pub mod connection_file;
 pub mod connections;

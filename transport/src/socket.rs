@@ -162,13 +162,14 @@ pub enum Curve {
 ///
 /// It may move to another thread but is used by one at a time.
 pub struct Socket {
+    /// libzmq's handle of `owner`: for the calls whose errors `zmq` cannot express (see the crate's text).
     raw: *mut c_void,
+    /// Closes the socket when it goes, and keeps libzmq's threads alive until then.
+    _owner: zmq::Socket,
     kind: SocketKind,
     pub(crate) bounds: Bounds,
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) outgoing: RefCell<Vec<Message>>,
-    /// Keeps libzmq's threads alive; dropped after the socket is closed.
-    _context: Context,
 }
 
 /// What [`Socket::receive`] must know of the options.
@@ -190,13 +191,12 @@ impl Socket {
         kind: SocketKind,
         options: &SocketOptions,
     ) -> Result<Socket, TransportError> {
-        // SAFETY: the context is alive; null is handled below.
-        let raw = unsafe { zmq_sys::zmq_socket(context.as_ptr(), kind.to_raw()) };
-        if raw.is_null() {
-            return Err(TransportError::Create { what: "ZeroMQ socket", source: Errno::last() });
-        }
+        let mut owner = context
+            .socket(kind.to_zmq())
+            .map_err(|error| TransportError::Create { what: "ZeroMQ socket", source: Errno::of(error) })?;
         let socket = Socket {
-            raw,
+            raw: owner.as_mut_ptr(),
+            _owner: owner,
             kind,
             bounds: Bounds {
                 parts_max: options.parts_max.max(1),
@@ -205,7 +205,6 @@ impl Socket {
             },
             scratch: RefCell::default(),
             outgoing: RefCell::default(),
-            _context: context.clone(),
         };
         socket.apply(options)?;
         Ok(socket)
@@ -397,13 +396,6 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // SAFETY: the socket is alive and closed only here; messages and poll items that borrow it are gone.
-        unsafe { zmq_sys::zmq_close(self.raw) };
-    }
-}
-
 impl std::fmt::Debug for Socket {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Socket").field("kind", &self.kind).finish_non_exhaustive()
@@ -411,17 +403,16 @@ impl std::fmt::Debug for Socket {
 }
 
 impl SocketKind {
-    fn to_raw(self) -> c_int {
-        let raw = match self {
-            SocketKind::Router => zmq_sys::ZMQ_ROUTER,
-            SocketKind::Dealer => zmq_sys::ZMQ_DEALER,
-            SocketKind::Pub => zmq_sys::ZMQ_PUB,
-            SocketKind::Sub => zmq_sys::ZMQ_SUB,
-            SocketKind::XPub => zmq_sys::ZMQ_XPUB,
-            SocketKind::XSub => zmq_sys::ZMQ_XSUB,
-            SocketKind::Pair => zmq_sys::ZMQ_PAIR,
-        };
-        raw as c_int
+    fn to_zmq(self) -> zmq::SocketType {
+        match self {
+            SocketKind::Router => zmq::ROUTER,
+            SocketKind::Dealer => zmq::DEALER,
+            SocketKind::Pub => zmq::PUB,
+            SocketKind::Sub => zmq::SUB,
+            SocketKind::XPub => zmq::XPUB,
+            SocketKind::XSub => zmq::XSUB,
+            SocketKind::Pair => zmq::PAIR,
+        }
     }
 }
 
