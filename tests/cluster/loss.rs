@@ -1,0 +1,77 @@
+//! Engines die; futures do not hang.
+
+use std::time::{Duration, Instant};
+
+use client::{Failure, Targets};
+use nix::sys::signal::Signal;
+use tests::{Engines, TestCluster, signal, wait_until};
+
+/// Waits until the engine computes, so that the request is on the engine and not on its way.
+#[track_caller]
+fn wait_until_busy(client: &client::Client, id: client::EngineId) {
+    wait_until("the engine computes", || {
+        let states =
+            client.engine_status(&Targets::from(id), Duration::from_secs(5)).expect("the hub is there");
+        states.get(&id).is_some_and(|state| state.busy)
+    });
+}
+
+fn pid_of(client: &client::Client, id: client::EngineId) -> u32 {
+    let engine = client.engines().into_iter().find(|engine| engine.id == id).expect("it is registered");
+    engine.description.as_ref().expect("it is one of ours").pid
+}
+
+#[test]
+fn futures_of_a_killed_engine_end_within_a_second_and_name_it() {
+    let cluster = TestCluster::start(Engines::Local, 2);
+    let client = cluster.connect();
+    let [victim, other] = client.ids()[..] else { panic!("two engines were started") };
+
+    let direct = client.direct(victim).execute("sleep(60)").expect("it can be sent");
+    let queued = client.direct(victim).execute("1").expect("it can be sent");
+    let broadcast = client.broadcast(vec![victim, other]).execute("rank()").expect("it can be sent");
+    wait_until_busy(&client, victim);
+    let balanced = client.balanced().targets(victim).execute("1").expect("it can be sent");
+
+    let killed = Instant::now();
+    signal(pid_of(&client, victim), Signal::SIGKILL);
+    for result in [&direct, &queued, &broadcast, &balanced] {
+        let outcomes = result.join(Duration::from_secs(10)).expect("it ends");
+        let failure =
+            outcomes.iter().find_map(|outcome| outcome.result.as_ref().err()).expect("one part failed");
+        let Failure::Remote(error) = failure else { panic!("{failure}") };
+        assert_eq!(error.ename, "EngineError", "{error}");
+        assert!(error.to_string().contains(&format!("engine {victim}")), "{error}");
+    }
+    assert!(killed.elapsed() < Duration::from_secs(1), "it took {:?}", killed.elapsed());
+    assert_eq!(client.ids(), [other]);
+    assert!(client.direct(other).pull("1 + 1").expect("it can be asked").get().is_ok());
+}
+
+#[test]
+fn a_task_with_retries_runs_elsewhere_when_its_engine_dies() {
+    let cluster = TestCluster::start(Engines::Local, 2);
+    let client = cluster.connect();
+    let first = client.ids()[0];
+    // The other engine is kept busy, so that the task starts on the one that will die.
+    let blocker = client.direct(client.ids()[1]).execute("sleep(1.5)").expect("it can be sent");
+    wait_until_busy(&client, client.ids()[1]);
+    let task = client.balanced().retries(2).execute("sleep(0.5); 42").expect("it can be sent");
+    wait_until_busy(&client, first);
+    signal(pid_of(&client, first), Signal::SIGKILL);
+    let outcomes = task.join(Duration::from_secs(20)).expect("it ends");
+    assert_eq!(outcomes[0].displayed.as_deref(), Some("42"), "{outcomes:?}");
+    assert_ne!(outcomes[0].id(), Some(first));
+    assert!(blocker.wait(Duration::from_secs(20)));
+}
+
+#[test]
+fn futures_end_when_the_controller_is_killed() {
+    let cluster = TestCluster::start(Engines::Local, 1);
+    let client = cluster.connect();
+    let result = client.all().execute("sleep(60)").expect("it can be sent");
+    wait_until_busy(&client, client.ids()[0]);
+    signal(cluster.controller_pid(), Signal::SIGKILL);
+    let outcomes = result.join(Duration::from_secs(30)).expect("it ends");
+    assert!(matches!(&outcomes[0].result, Err(Failure::LostContact(_))), "{outcomes:?}");
+}

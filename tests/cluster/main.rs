@@ -1,0 +1,9 @@
+//! Process tests: a real controller, real engines under mpiexec, real clients.
+
+mod data;
+mod errors;
+mod hostile;
+mod interrupt;
+mod loss;
+mod psum;
+mod start;

@@ -1,0 +1,42 @@
+//! The benchmark: `cargo xtask bench`. Every figure stands beside a rival's from the same run, because absolute
+//! times say more about the machine's mood than about the program.
+
+mod figures;
+mod relay;
+mod rival;
+mod stub;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measures the relay, the scheduler, start-up and psum cells.
+#[derive(Parser)]
+#[command(help_expected = true)]
+struct Arguments {
+    /// Rounds; ours and the rival take turns within each, medians are shown.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only these parts: relay, world.
+    parts: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let wanted = |part: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|named| named == part);
+    let mut outcome = Ok(());
+    if wanted("relay") {
+        outcome = outcome.and_then(|()| relay::run(arguments.rounds));
+    }
+    if wanted("world") {
+        outcome = outcome.and_then(|()| world::run(arguments.rounds));
+    }
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
