@@ -35,8 +35,8 @@ use source::{RESERVED_PREFIX, SourceMap};
 
 /// Words of the language, for completion.
 const KEYWORDS: &[&str] = &[
-    "let", "const", "if", "else", "while", "loop", "for", "in", "do", "until", "break", "continue", "fn", "return",
-    "throw", "try", "catch", "switch", "true", "false",
+    "let", "const", "if", "else", "while", "loop", "for", "in", "do", "until", "break", "continue", "fn",
+    "return", "throw", "try", "catch", "switch", "true", "false",
 ];
 
 /// Runs cells of the prompt language.
@@ -52,7 +52,11 @@ impl Script {
         Script { engine: interpreter::new_engine(&session), session }
     }
 
-    fn within<T>(&self, context: &CellContext, body: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    fn within<T>(
+        &self,
+        context: &CellContext,
+        body: impl FnOnce() -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
         self.session.enter(context);
         let result = body();
         self.session.leave();
@@ -65,7 +69,8 @@ impl Script {
             return function(context, arguments);
         }
         let arguments: Vec<Dynamic> = arguments.iter().map(from_value).collect();
-        let source = Rc::new(SourceText { label: name.to_owned(), text: String::new(), map: SourceMap::default() });
+        let source =
+            Rc::new(SourceText { label: name.to_owned(), text: String::new(), map: SourceMap::default() });
         session.stack_floor.set(interpreter::stack_floor());
         let is_scripts = session.library.borrow().iter_functions().any(|function| function.name == name);
         let result = if is_scripts {
@@ -160,8 +165,11 @@ impl Runner for Script {
         };
         if !is_member {
             for summary in interpreter::summaries(&self.session) {
-                let kind =
-                    if summary.kind == "function" { CompletionKind::Function } else { CompletionKind::Variable };
+                let kind = if summary.kind == "function" {
+                    CompletionKind::Function
+                } else {
+                    CompletionKind::Variable
+                };
                 offer(&summary.name, kind, format!("{} {}", summary.kind, summary.summary));
             }
             for name in self.session.natives.names() {
@@ -169,7 +177,11 @@ impl Runner for Script {
             }
         }
         for builtin in builtins::all() {
-            offer(builtin.name, CompletionKind::Function, format!("{}: {}", builtin.signature, builtin.summary));
+            offer(
+                builtin.name,
+                CompletionKind::Function,
+                format!("{}: {}", builtin.signature, builtin.summary),
+            );
         }
         if !is_member {
             for (name, value) in builtins::CONSTANTS {
@@ -188,7 +200,7 @@ impl Runner for Script {
     }
 
     fn is_complete(&self, code: &str) -> Completeness {
-        match self.engine.compile(code) {
+        match self.engine.compile(source::terminated(&self.engine, code).0) {
             // Rhai takes a comment without an end for one that ends with the text.
             Ok(_) if source::is_open(&self.engine, code) => Completeness::Incomplete,
             Ok(_) => Completeness::Complete,
@@ -198,7 +210,10 @@ impl Runner for Script {
                     error.err_type(),
                     rhai::ParseErrorType::BadInput(rhai::LexError::UnterminatedString)
                 ) && code.contains('`');
-                if open_text || source::is_open(&self.engine, code) || code.trim_end().ends_with(['=', '+', ',']) {
+                if open_text
+                    || source::is_open(&self.engine, code)
+                    || code.trim_end().ends_with(['=', '+', ','])
+                {
                     Completeness::Incomplete
                 } else {
                     Completeness::Invalid(text)
@@ -218,8 +233,10 @@ pub fn reference() -> String {
     for category in builtins::Category::ALL {
         text += &format!("### {}\n\n| call | what it gives |\n|---|---|\n", category.title());
         for builtin in builtins::all().filter(|builtin| builtin.category == category) {
-            let details = if builtin.details.is_empty() { String::new() } else { format!(" — {}", builtin.details) };
-            text += &format!("| `{}` | {}{details} |\n", builtin.signature, builtin.summary.replace('|', "\\|"));
+            let details =
+                if builtin.details.is_empty() { String::new() } else { format!(" — {}", builtin.details) };
+            text +=
+                &format!("| `{}` | {}{details} |\n", builtin.signature, builtin.summary.replace('|', "\\|"));
         }
         text += "\n";
     }

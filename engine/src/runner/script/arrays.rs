@@ -178,7 +178,8 @@ fn physical_memory() -> u64 {
     static BYTES: OnceLock<u64> = OnceLock::new();
     *BYTES.get_or_init(|| {
         // SAFETY: sysconf takes a number, has no other precondition, and touches no memory of ours.
-        let (pages, page_bytes) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+        let (pages, page_bytes) =
+            unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
         match (u64::try_from(pages), u64::try_from(page_bytes)) {
             (Ok(pages), Ok(page_bytes)) if pages > 0 => pages.saturating_mul(page_bytes),
             _ => 1 << 36, // The system does not say; 64 GiB is more than an array at a prompt needs.

@@ -145,11 +145,6 @@ pub(crate) fn register_late_calls(engine: &mut Engine, session: &Rc<Session>) {
 }
 
 fn register_one(engine: &mut Engine, session: &Rc<Session>, builtin: &'static Builtin, count: usize) {
-    if (builtin.name, count) == ("print", 1) {
-        // Rhai asks a function of this name for the text, and writes it itself.
-        engine.register_fn("print", |value: Dynamic| super::display::printed(&value));
-        return;
-    }
     let session = session.clone();
     engine.register_raw_fn(builtin.name, vec![TypeId::of::<Dynamic>(); count], move |context, arguments| {
         Ok((builtin.run)(&Call::new(builtin, &session, &context, arguments))?)
@@ -256,7 +251,8 @@ impl<'a, 'c> Call<'a, 'c> {
         let rest = self.arguments.get(at..).unwrap_or_default();
         let read = |value: &Dynamic| {
             let number = value.as_int().map_err(|_| self.wrong(at, "an extent (an integer)", value))?;
-            usize::try_from(number).map_err(|_| value_error(format!("{}: extent {number} is negative", self.name)))
+            usize::try_from(number)
+                .map_err(|_| value_error(format!("{}: extent {number} is negative", self.name)))
         };
         if let Some(list) = rest.first().and_then(|first| first.read_lock::<rhai::Array>()) {
             return Ok((list.iter().map(read).collect::<Outcome<_>>()?, &rest[1..]));
@@ -271,6 +267,10 @@ impl<'a, 'c> Call<'a, 'c> {
 
     /// Says that an array is not as this builtin needs it.
     pub(crate) fn needs(&self, what: &str, array: &Array) -> super::raised::Raised {
-        value_error(format!("{} needs {what}, not an array of shape {}", self.name, shape_text(array.shape())))
+        value_error(format!(
+            "{} needs {what}, not an array of shape {}",
+            self.name,
+            shape_text(array.shape())
+        ))
     }
 }

@@ -71,7 +71,9 @@ fn to_value_within(value: &Dynamic, depth_left: usize, nodes_left: &mut usize) -
         .checked_sub(1)
         .ok_or_else(|| value_error(format!("the value is nested deeper than {VALUE_DEPTH_MAX} levels")))?;
     *nodes_left = nodes_left.checked_sub(1).ok_or_else(|| {
-        value_error(format!("the value has more than {VALUE_NODES_MAX} parts; make an array of numbers: `array(x)`"))
+        value_error(format!(
+            "the value has more than {VALUE_NODES_MAX} parts; make an array of numbers: `array(x)`"
+        ))
     })?;
     if let Some(array) = value.read_lock::<Array>() {
         return Ok(Value::Array(array.to_wire()));
@@ -103,7 +105,10 @@ fn to_value_within(value: &Dynamic, depth_left: usize, nodes_left: &mut usize) -
         Some(Scalar::Int(number)) => Ok(Value::Int(number)),
         Some(Scalar::Float(number)) => Ok(Value::Float(number)),
         Some(Scalar::Complex(number)) => Ok(Value::Complex(number)),
-        None => Err(type_error(format!("a {} cannot leave the engine; make a list or an array of it", kind(value)))),
+        None => Err(type_error(format!(
+            "a {} cannot leave the engine; make a list or an array of it",
+            kind(value)
+        ))),
     }
 }
 
@@ -119,7 +124,8 @@ pub(crate) fn from_value(value: &Value) -> Dynamic {
         Value::Bytes(bytes) => Dynamic::from_blob(bytes.to_vec()),
         Value::List(items) => Dynamic::from_array(items.iter().map(from_value).collect()),
         Value::Map(entries) => {
-            let entries: Map = entries.iter().map(|(name, item)| (name.as_str().into(), from_value(item))).collect();
+            let entries: Map =
+                entries.iter().map(|(name, item)| (name.as_str().into(), from_value(item))).collect();
             Dynamic::from_map(entries)
         }
         Value::Array(array) => Dynamic::from(Array::from_wire(array)),

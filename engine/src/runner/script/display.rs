@@ -71,7 +71,13 @@ fn write_value(text: &mut String, value: &Dynamic, quoted: bool, depth: usize) {
         text.push('}');
     } else if let Some(bytes) = value.read_lock::<Blob>() {
         let shown: Vec<String> = bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect();
-        let _ = write!(text, "bytes({}; {}{})", bytes.len(), shown.join(" "), if bytes.len() > 32 { " …" } else { "" });
+        let _ = write!(
+            text,
+            "bytes({}; {}{})",
+            bytes.len(),
+            shown.join(" "),
+            if bytes.len() > 32 { " …" } else { "" }
+        );
     } else if let Some(function) = value.read_lock::<FnPtr>() {
         let name = function.fn_name();
         let _ = write!(text, "function {}", if name.starts_with("anon$") { "|…|" } else { name });
@@ -136,7 +142,8 @@ pub(crate) fn array_text(array: &Array) -> String {
     let mut cells = cells.into_iter();
     let mut text = String::from("array(");
     write_axis(&mut text, array.shape(), summarised, width, &mut cells, "array(".len());
-    let obvious = matches!(array.dtype(), DType::F64 | DType::I64 | DType::Bool | DType::C64) && !array.is_empty();
+    let obvious =
+        matches!(array.dtype(), DType::F64 | DType::I64 | DType::Bool | DType::C64) && !array.is_empty();
     if !obvious {
         let _ = write!(text, ", {}", array.dtype());
     }
@@ -180,7 +187,8 @@ fn cells(elements: &[Scalar]) -> Vec<String> {
     });
     let finite: Vec<f64> = parts.filter(|part| part.is_finite()).collect();
     let largest = finite.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
-    let smallest = finite.iter().filter(|x| **x != 0.0).fold(f64::INFINITY, |smallest, x| smallest.min(x.abs()));
+    let smallest =
+        finite.iter().filter(|x| **x != 0.0).fold(f64::INFINITY, |smallest, x| smallest.min(x.abs()));
     let scientific = largest >= 1e8 || smallest < 1e-4;
     let digits = finite.iter().map(|&x| digits_needed(x, scientific)).max().unwrap_or(0);
     let float = |number: f64| {

@@ -3,14 +3,16 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use rhai::packages::{BasicArrayPackage, BasicBlobPackage, BasicMapPackage, CorePackage, MoreStringPackage, Package};
+use rhai::packages::{
+    BasicArrayPackage, BasicBlobPackage, BasicMapPackage, CorePackage, MoreStringPackage, Package,
+};
 use rhai::{AST, CallFnOptions, Dynamic, Engine, OptimizationLevel, Scope};
 
 use crate::runner::{NameSummary, RunError, Stream};
 
 use super::namespace::{Missing, Session, SourceText};
 use super::raised::Raised;
-use super::source::{RESERVED_PREFIX, prepare};
+use super::source::{RESERVED_PREFIX, prepare, terminated};
 use super::{builtins, report};
 
 /// Calls inside of calls; the stack itself is watched as well.
@@ -84,15 +86,21 @@ pub(super) fn new_engine(session: &Rc<Session>) -> Engine {
 }
 
 /// Runs a cell or a file; its functions and names stay.
-pub(super) fn run(engine: &Engine, session: &Rc<Session>, code: &str, label: &str) -> Result<Dynamic, RunError> {
+pub(super) fn run(
+    engine: &Engine,
+    session: &Rc<Session>,
+    code: &str,
+    label: &str,
+) -> Result<Dynamic, RunError> {
     // Syntax errors speak of the text as it was typed.
-    engine.compile(code).map_err(|error| report::of_parsing(label, code, &error))?;
-    let prepared =
-        prepare(engine, code, session.as_ref()).map_err(|complaint| report::of_complaint(label, code, complaint))?;
-    let source = Rc::new(SourceText { label: label.to_owned(), text: code.to_owned(), map: prepared.map });
-    let cell = engine
-        .compile(&prepared.text)
-        .map_err(|error| report::of_run(session, &source, error.into()))?;
+    let (ended, map) = terminated(engine, code);
+    let typed = |map| SourceText { label: label.to_owned(), text: code.to_owned(), map };
+    engine.compile(&ended).map_err(|error| report::of_parsing(&typed(map.clone()), &error))?;
+    let prepared = prepare(engine, &ended, session.as_ref())
+        .map_err(|complaint| report::of_complaint(&typed(map.clone()), complaint))?;
+    let source = Rc::new(typed(prepared.map.after(map)));
+    let cell =
+        engine.compile(&prepared.text).map_err(|error| report::of_run(session, &source, error.into()))?;
     let runnable = {
         let mut library = session.library.borrow_mut();
         // A function is replaced by its new definition, whatever number of parameters either has.
@@ -123,7 +131,9 @@ pub(super) fn call_function(
 ) -> Result<Dynamic, Box<rhai::EvalAltResult>> {
     let library: AST = session.library.borrow().clone();
     let options = CallFnOptions::new().eval_ast(false).rewind_scope(true);
-    engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &library, name, arguments).map(Dynamic::flatten)
+    engine
+        .call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &library, name, arguments)
+        .map(Dynamic::flatten)
 }
 
 /// The lowest address that the stack of this thread may grow to.
@@ -150,12 +160,13 @@ pub(super) fn summaries(session: &Session) -> Vec<NameSummary> {
         NameSummary { name: name.to_string(), kind, summary, bytes }
     });
     let library = session.library.borrow();
-    let functions = library.iter_functions().filter(|function| is_users(function.name)).map(|function| NameSummary {
-        name: function.name.to_owned(),
-        kind: "function".to_owned(),
-        summary: function.to_string(),
-        bytes: 0,
-    });
+    let functions =
+        library.iter_functions().filter(|function| is_users(function.name)).map(|function| NameSummary {
+            name: function.name.to_owned(),
+            kind: "function".to_owned(),
+            summary: function.to_string(),
+            bytes: 0,
+        });
     let mut all: Vec<NameSummary> = values.chain(functions).collect();
     all.sort_by(|left, right| left.name.cmp(&right.name));
     all
@@ -176,7 +187,11 @@ pub(super) fn describe(session: &Session, name: &str) -> Option<String> {
         return Some(format!("{name}(…): a function of this engine, written in Rust\n"));
     }
     if let Some(function) = session.library.borrow().iter_functions().find(|function| function.name == name) {
-        let origin = session.origins.borrow().get(name).map_or(String::new(), |origin| format!(", from {}", origin.label));
+        let origin = session
+            .origins
+            .borrow()
+            .get(name)
+            .map_or(String::new(), |origin| format!(", from {}", origin.label));
         return Some(format!("{function}{origin}\n"));
     }
     let builtin = builtins::find(name)?;

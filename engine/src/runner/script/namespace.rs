@@ -159,7 +159,8 @@ impl Session {
         if let Some(cell) = self.globals.borrow().get(name) {
             return Ok(cell.clone());
         }
-        let cell = self.pending.borrow_mut().remove(name).unwrap_or_else(|| Dynamic::from(Missing).into_shared());
+        let cell =
+            self.pending.borrow_mut().remove(name).unwrap_or_else(|| Dynamic::from(Missing).into_shared());
         self.globals.borrow_mut().insert(name.into(), cell.clone());
         Ok(cell)
     }

@@ -9,7 +9,7 @@ use crate::runner::RunError;
 use super::builtins;
 use super::namespace::{Session, SourceText};
 use super::raised::Raised;
-use super::source::{Complaint, SourceMap, place};
+use super::source::{Complaint, place};
 
 /// The error of a cell that ran.
 pub(super) fn of_run(session: &Session, source: &Rc<SourceText>, error: Box<EvalAltResult>) -> RunError {
@@ -53,7 +53,12 @@ fn frame(source: &SourceText, function: Option<&str>, position: Position) -> Fra
         None => String::new(),
     };
     if position.is_none() {
-        return Frame { line: None, column: None, label: source.label.clone(), lines: vec![format!("  {}{inside}", source.label)] };
+        return Frame {
+            line: None,
+            column: None,
+            label: source.label.clone(),
+            lines: vec![format!("  {}{inside}", source.label)],
+        };
     }
     let (line, edited) = place(position);
     let column = source.map.column(line, edited);
@@ -72,7 +77,8 @@ fn frame(source: &SourceText, function: Option<&str>, position: Position) -> Fra
 fn assemble(raised: Raised, frames: Vec<Frame>) -> RunError {
     let outermost = frames.first();
     let (line, column) = (outermost.and_then(|frame| frame.line), outermost.and_then(|frame| frame.column));
-    let innermost = frames.iter().rev().find_map(|frame| Some((frame.line?, frame.column?, frame.label.as_str())));
+    let innermost =
+        frames.iter().rev().find_map(|frame| Some((frame.line?, frame.column?, frame.label.as_str())));
     let evalue = match innermost {
         // The place is told already where the error came from another text.
         Some((line, column, label)) if raised.traceback.is_empty() => {
@@ -108,9 +114,10 @@ fn raised_of(session: &Session, error: EvalAltResult) -> Raised {
         EvalAltResult::ErrorMismatchDataType(wanted, found, _) => {
             Raised::new("TypeError", format!("a {} is needed here, not a {}", plain(&wanted), plain(&found)))
         }
-        EvalAltResult::ErrorMismatchOutputType(wanted, found, _) => {
-            Raised::new("TypeError", format!("the result must be a {}, not a {}", plain(&wanted), plain(&found)))
-        }
+        EvalAltResult::ErrorMismatchOutputType(wanted, found, _) => Raised::new(
+            "TypeError",
+            format!("the result must be a {}, not a {}", plain(&wanted), plain(&found)),
+        ),
         EvalAltResult::ErrorIndexingType(name, _) => {
             Raised::new("TypeError", format!("this cannot be indexed so: {}", plain(&name)))
         }
@@ -134,18 +141,20 @@ fn raised_of(session: &Session, error: EvalAltResult) -> Raised {
         }
         EvalAltResult::ErrorDotExpr(text, _) => Raised::new("AttributeError", plain(&text)),
         EvalAltResult::ErrorArithmetic(text, _) => arithmetic(&text),
-        EvalAltResult::ErrorFor(_) => {
-            Raised::new("TypeError", "`for` needs something to go through: a range, a list, an array, a string or a map")
-        }
+        EvalAltResult::ErrorFor(_) => Raised::new(
+            "TypeError",
+            "`for` needs something to go through: a range, a list, an array, a string or a map",
+        ),
         EvalAltResult::ErrorAssignmentToConstant(name, _) => Raised::new(
             "TypeError",
             format!("`{}` cannot be assigned here: it is a constant or not a variable", user_name(&name)),
         ),
         EvalAltResult::ErrorStackOverflow(_) => recursion(),
         EvalAltResult::ErrorTooManyVariables(_) => Raised::new("MemoryError", "too many variables"),
-        EvalAltResult::ErrorDataTooLarge(what, _) => {
-            Raised::new("MemoryError", format!("{what} exceeds the limit of the prompt language; use an array"))
-        }
+        EvalAltResult::ErrorDataTooLarge(what, _) => Raised::new(
+            "MemoryError",
+            format!("{what} exceeds the limit of the prompt language; use an array"),
+        ),
         EvalAltResult::ErrorParsing(kind, _) => syntax(&kind),
         EvalAltResult::ErrorUnboundThis(_) => Raised::new("NameError", "`this` has no value here"),
         EvalAltResult::ErrorModuleNotFound(name, _) => {
@@ -263,7 +272,10 @@ fn function_not_found(session: &Session, signature: &str) -> Raised {
         return raised;
     }
     let operands = plain(arguments.trim_matches(['(', ')']));
-    Raised::new("TypeError", format!("`{name}` does not work between {}", operands.replacen(", ", " and ", 1)))
+    Raised::new(
+        "TypeError",
+        format!("`{name}` does not work between {}", operands.replacen(", ", " and ", 1)),
+    )
 }
 
 fn syntax(kind: &ParseErrorType) -> Raised {
@@ -275,18 +287,16 @@ fn syntax(kind: &ParseErrorType) -> Raised {
 }
 
 /// The error of a text that Rhai cannot read.
-pub(super) fn of_parsing(label: &str, code: &str, error: &rhai::ParseError) -> RunError {
-    let source = SourceText { label: label.to_owned(), text: code.to_owned(), map: SourceMap::default() };
-    assemble(syntax(error.err_type()), vec![frame(&source, None, error.position())])
+pub(super) fn of_parsing(source: &SourceText, error: &rhai::ParseError) -> RunError {
+    assemble(syntax(error.err_type()), vec![frame(source, None, error.position())])
 }
 
 /// The error of a text whose names make no sense.
-pub(super) fn of_complaint(label: &str, code: &str, complaint: Complaint) -> RunError {
-    let source = SourceText { label: label.to_owned(), text: code.to_owned(), map: SourceMap::default() };
+pub(super) fn of_complaint(source: &SourceText, complaint: Complaint) -> RunError {
     let line = u16::try_from(complaint.line).unwrap_or(u16::MAX);
     let column = u16::try_from(complaint.column).unwrap_or(u16::MAX);
     let position = Position::new(line.max(1), column);
-    assemble(Raised::new("SyntaxError", complaint.message), vec![frame(&source, None, position)])
+    assemble(Raised::new("SyntaxError", complaint.message), vec![frame(source, None, position)])
 }
 
 /// An error that has no place in any text.

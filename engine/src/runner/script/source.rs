@@ -64,11 +64,24 @@ pub(super) struct SourceMap {
     /// Per line: where an edit was made (column of the user's text, from 1), how many characters went, how
     /// many came; in order.
     edits: BTreeMap<usize, Vec<(usize, usize, usize)>>,
+    /// How the text that was edited had been made of the user's.
+    before: Option<Box<SourceMap>>,
 }
 
 impl SourceMap {
     /// The column in the user's text; one inside of an insertion is that of the insertion.
     pub(super) fn column(&self, line: usize, column: usize) -> usize {
+        let column = self.column_before(line, column);
+        self.before.as_ref().map_or(column, |before| before.column(line, column))
+    }
+
+    /// The map of a text that was edited twice.
+    pub(super) fn after(mut self, before: SourceMap) -> SourceMap {
+        self.before = Some(Box::new(before));
+        self
+    }
+
+    fn column_before(&self, line: usize, column: usize) -> usize {
         let mut shift = 0_isize; // edited minus original, for what follows the edits seen so far
         for &(at, removed, inserted) in self.edits.get(&line).into_iter().flatten() {
             let start = at.saturating_add_signed(shift);
@@ -198,7 +211,9 @@ impl<K: Known> Analysis<'_, K> {
             Token::Identifier(_) => return self.on_name(),
             Token::LeftBrace => self.open_block(),
             Token::MapStart => self.brackets.push(Bracket::Map),
-            Token::LeftParen | Token::LeftBracket | Token::QuestionBracket => self.brackets.push(Bracket::Plain),
+            Token::LeftParen | Token::LeftBracket | Token::QuestionBracket => {
+                self.brackets.push(Bracket::Plain)
+            }
             Token::RightParen | Token::RightBracket | Token::RightBrace => self.on_close(),
             Token::Comma | Token::SemiColon => self.close_closures_at(self.brackets.len()),
             _ => {}
@@ -553,12 +568,111 @@ pub(super) fn place(position: Position) -> (usize, usize) {
     (position.line().unwrap_or(1), position.position().unwrap_or(1).max(1))
 }
 
+/// Ends statements at the ends of lines, so that `;` is only needed between statements on one line. A line goes
+/// on if it ends in an operator or an open bracket, or if the next one begins with an operator or a `.`.
+pub(super) fn terminated(engine: &Engine, code: &str) -> (String, SourceMap) {
+    let words = read_words(engine, code);
+    let mut edits = Vec::new();
+    // Whether statements stand directly inside of each open bracket.
+    let mut holds_statements = Vec::new();
+    let mut opens_switch = None;
+    for (at, word) in words.iter().enumerate() {
+        if let Some(previous) = at.checked_sub(1).map(|at| &words[at])
+            && previous.line < word.line
+            && holds_statements.last().copied().unwrap_or(true)
+            && ends_statement(&previous.token)
+            && begins_statement(&word.token)
+            && !(matches!(previous.token, Token::RightBrace)
+                && matches!(word.token, Token::While | Token::Until))
+        {
+            edits.push(Edit::insert(word.offset, ";"));
+        }
+        match &word.token {
+            // Rhai reserves the word, and statisticians need it.
+            Token::Reserved(name) if name.as_str() == "var" => {
+                edits.push(Edit::replace(word.offset, 3, "variance"))
+            }
+            Token::Switch => opens_switch = Some(holds_statements.len()),
+            Token::LeftBrace => {
+                let is_switch = opens_switch == Some(holds_statements.len());
+                if is_switch {
+                    opens_switch = None;
+                }
+                holds_statements.push(!is_switch);
+            }
+            Token::MapStart | Token::LeftParen | Token::LeftBracket | Token::QuestionBracket => {
+                holds_statements.push(false);
+            }
+            Token::RightBrace | Token::RightParen | Token::RightBracket => {
+                holds_statements.pop();
+            }
+            _ => {}
+        }
+    }
+    apply(code, edits)
+}
+
+fn ends_statement(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::Identifier(_)
+            | Token::IntegerConstant(_)
+            | Token::FloatConstant(_)
+            | Token::CharConstant(_)
+            | Token::StringConstant(_)
+            | Token::True
+            | Token::False
+            | Token::Unit
+            | Token::RightParen
+            | Token::RightBracket
+            | Token::RightBrace
+            | Token::Return
+            | Token::Break
+            | Token::Continue
+            | Token::Reserved(_)
+    )
+}
+
+fn begins_statement(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::Identifier(_)
+            | Token::IntegerConstant(_)
+            | Token::FloatConstant(_)
+            | Token::CharConstant(_)
+            | Token::StringConstant(_)
+            | Token::InterpolatedString(_)
+            | Token::True
+            | Token::False
+            | Token::Unit
+            | Token::LeftParen
+            | Token::LeftBracket
+            | Token::MapStart
+            | Token::Bang
+            | Token::Let
+            | Token::Const
+            | Token::If
+            | Token::Switch
+            | Token::Do
+            | Token::While
+            | Token::Loop
+            | Token::For
+            | Token::Continue
+            | Token::Break
+            | Token::Return
+            | Token::Throw
+            | Token::Try
+            | Token::Fn
+            | Token::Private
+            | Token::Reserved(_)
+    )
+}
+
 fn defined_functions(words: &[Word]) -> BTreeSet<String> {
     let name_after = |at: usize| {
-        words[at..]
-            .windows(2)
-            .find(|pair| matches!(pair[1].token, Token::LeftParen | Token::Unit))
-            .and_then(|pair| if let Token::Identifier(name) = &pair[0].token { Some(name.to_string()) } else { None })
+        words[at..].windows(2).find(|pair| matches!(pair[1].token, Token::LeftParen | Token::Unit)).and_then(
+            |pair| if let Token::Identifier(name) = &pair[0].token { Some(name.to_string()) } else { None },
+        )
     };
     let definitions = words.iter().enumerate().filter(|(_, word)| matches!(word.token, Token::Fn));
     definitions.filter_map(|(at, _)| name_after(at + 1)).collect()
@@ -603,12 +717,18 @@ pub(super) fn is_open(engine: &Engine, code: &str) -> bool {
     let words = read_words(engine, code);
     if let Some(comment) = code.rfind("/*")
         && !code[comment..].contains("*/")
-        && words.last().is_none_or(|word| word.offset < comment && !matches!(word.token, Token::StringConstant(_)))
+        && words
+            .last()
+            .is_none_or(|word| word.offset < comment && !matches!(word.token, Token::StringConstant(_)))
     {
         return true;
     }
     let depth = words.iter().fold(0_i64, |depth, word| match word.token {
-        Token::LeftBrace | Token::MapStart | Token::LeftParen | Token::LeftBracket | Token::QuestionBracket => depth + 1,
+        Token::LeftBrace
+        | Token::MapStart
+        | Token::LeftParen
+        | Token::LeftBracket
+        | Token::QuestionBracket => depth + 1,
         Token::RightBrace | Token::RightParen | Token::RightBracket => depth - 1,
         _ => depth,
     });
@@ -669,10 +789,33 @@ mod tests {
     }
 
     #[test]
+    fn lines_end_statements_where_a_person_would_think_so() {
+        let cases = [
+            ("a = 1\nb = 2", "a = 1\n;b = 2"),
+            ("a = 1;\nb", "a = 1;\nb"),
+            ("a = 1 // c\nb", "a = 1 // c\n;b"),
+            ("a = 1 +\n2", "a = 1 +\n2"),
+            ("a = 1\n+ 2", "a = 1\n+ 2"),
+            ("a\n.sum()", "a\n.sum()"),
+            ("f(1,\n2)", "f(1,\n2)"),
+            ("[1\n, 2]", "[1\n, 2]"),
+            ("if a {\n1\n}\nelse {\n2\n}\nb", "if a {\n1\n}\nelse {\n2\n}\n;b"),
+            ("do {\na\n}\nwhile b", "do {\na\n}\nwhile b"),
+            ("switch a {\n1 => { 2 }\n_ => 3\n}", "switch a {\n1 => { 2 }\n_ => 3\n}"),
+            ("f = |x| { x }\nf(1)", "f = |x| { x }\n;f(1)"),
+            ("#{a: 1,\nb: 2}", "#{a: 1,\nb: 2}"),
+            ("var(a)", "variance(a)"),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(terminated(&Engine::new(), code).0, expected, "{code}");
+        }
+    }
+
+    #[test]
     fn columns_of_the_edited_text_lead_back_to_the_users() {
         let code = "let a = g; psum(g(1), boom)";
         let prepared = prepare(&Engine::new(), code, &Session).expect("it is well formed");
-        let edited = prepared.text.find("boom").expect("not edited away") + 1;
+        let edited = prepared.text.rfind("boom").expect("not edited away") + 1;
         assert_eq!(prepared.map.column(1, edited), code.find("boom").expect("it is there") + 1);
     }
 

@@ -83,7 +83,11 @@ pub(crate) fn cast(array: &Array, dtype: DType) -> Outcome<Array> {
     };
     converted.ok_or_else(|| {
         let message = format!("some elements of the {} array are out of range for {dtype}", array.dtype());
-        if matches!(array.dtype(), DType::F64 | DType::F32) { value_error(message) } else { overflow_error(message) }
+        if matches!(array.dtype(), DType::F64 | DType::F32) {
+            value_error(message)
+        } else {
+            overflow_error(message)
+        }
     })
 }
 

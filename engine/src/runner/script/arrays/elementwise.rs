@@ -92,9 +92,8 @@ impl Operand {
 /// The type that both sides are computed in.
 fn common(left: &Operand, right: &Operand) -> DType {
     match (left, right) {
-        (Operand::Array(array), Operand::Scalar(scalar)) | (Operand::Scalar(scalar), Operand::Array(array)) => {
-            promote_scalar(array.dtype(), *scalar)
-        }
+        (Operand::Array(array), Operand::Scalar(scalar))
+        | (Operand::Scalar(scalar), Operand::Array(array)) => promote_scalar(array.dtype(), *scalar),
         _ => promote(left.dtype(), right.dtype()),
     }
 }
@@ -202,13 +201,21 @@ fn binary_array(op: Binary, left: &Operand, right: &Operand) -> Outcome<Array> {
     }
     match (&left, &right) {
         (Array::F64(left), Array::F64(right)) => match op {
-            Binary::Divide => combine(left, right, |x, y| Some(x / y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Power => combine(left, right, |x, y| Some(x.powf(y))).map_err(|failure| failure.raise(op, dtype)),
+            Binary::Divide => {
+                combine(left, right, |x, y| Some(x / y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Power => {
+                combine(left, right, |x, y| Some(x.powf(y))).map_err(|failure| failure.raise(op, dtype))
+            }
             _ => ordered(op, left, right),
         },
         (Array::F32(left), Array::F32(right)) => match op {
-            Binary::Divide => combine(left, right, |x, y| Some(x / y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Power => combine(left, right, |x, y| Some(x.powf(y))).map_err(|failure| failure.raise(op, dtype)),
+            Binary::Divide => {
+                combine(left, right, |x, y| Some(x / y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Power => {
+                combine(left, right, |x, y| Some(x.powf(y))).map_err(|failure| failure.raise(op, dtype))
+            }
             _ => ordered(op, left, right),
         },
         (Array::C64(left), Array::C64(right)) => match op {
@@ -221,25 +228,43 @@ fn binary_array(op: Binary, left: &Operand, right: &Operand) -> Outcome<Array> {
         }
         .map_err(|failure| failure.raise(op, dtype)),
         (Array::I64(left), Array::I64(right)) => match op {
-            Binary::And => combine(left, right, |x, y| Some(x & y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Or => combine(left, right, |x, y| Some(x | y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Xor => combine(left, right, |x, y| Some(x ^ y)).map_err(|failure| failure.raise(op, dtype)),
+            Binary::And => {
+                combine(left, right, |x, y| Some(x & y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Or => {
+                combine(left, right, |x, y| Some(x | y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Xor => {
+                combine(left, right, |x, y| Some(x ^ y)).map_err(|failure| failure.raise(op, dtype))
+            }
             Binary::Power => combine(left, right, |x, y| x.checked_pow(u32::try_from(y).ok()?))
                 .map_err(|failure| failure.raise(op, dtype)),
             _ => ordered(op, left, right),
         },
         (Array::I32(left), Array::I32(right)) => match op {
-            Binary::And => combine(left, right, |x, y| Some(x & y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Or => combine(left, right, |x, y| Some(x | y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Xor => combine(left, right, |x, y| Some(x ^ y)).map_err(|failure| failure.raise(op, dtype)),
+            Binary::And => {
+                combine(left, right, |x, y| Some(x & y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Or => {
+                combine(left, right, |x, y| Some(x | y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Xor => {
+                combine(left, right, |x, y| Some(x ^ y)).map_err(|failure| failure.raise(op, dtype))
+            }
             Binary::Power => combine(left, right, |x, y| x.checked_pow(u32::try_from(y).ok()?))
                 .map_err(|failure| failure.raise(op, dtype)),
             _ => ordered(op, left, right),
         },
         (Array::U8(left), Array::U8(right)) => match op {
-            Binary::And => combine(left, right, |x, y| Some(x & y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Or => combine(left, right, |x, y| Some(x | y)).map_err(|failure| failure.raise(op, dtype)),
-            Binary::Xor => combine(left, right, |x, y| Some(x ^ y)).map_err(|failure| failure.raise(op, dtype)),
+            Binary::And => {
+                combine(left, right, |x, y| Some(x & y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Or => {
+                combine(left, right, |x, y| Some(x | y)).map_err(|failure| failure.raise(op, dtype))
+            }
+            Binary::Xor => {
+                combine(left, right, |x, y| Some(x ^ y)).map_err(|failure| failure.raise(op, dtype))
+            }
             Binary::Power => combine(left, right, |x, y| x.checked_pow(u32::from(y)))
                 .map_err(|failure| failure.raise(op, dtype)),
             _ => ordered(op, left, right),
@@ -260,11 +285,20 @@ fn working_type(op: Binary, common: DType, right: &Operand) -> Outcome<DType> {
         Binary::Divide if matches!(common, DType::Bool | DType::U8 | DType::I32 | DType::I64) => DType::F64,
         // 2 ** -1 is a half, and so is an array of them.
         Binary::Power if matches!(common, DType::Bool | DType::U8 | DType::I32 | DType::I64) => {
-            if has_negative(right) { DType::F64 } else if common == DType::Bool { DType::I64 } else { common }
+            if has_negative(right) {
+                DType::F64
+            } else if common == DType::Bool {
+                DType::I64
+            } else {
+                common
+            }
         }
         Binary::And | Binary::Or | Binary::Xor => match common {
             DType::F64 | DType::F32 | DType::C64 => {
-                return Err(type_error(format!("`{}` is for integers and truth values, not {common}", op.symbol())));
+                return Err(type_error(format!(
+                    "`{}` is for integers and truth values, not {common}",
+                    op.symbol()
+                )));
             }
             _ => common,
         },
@@ -301,13 +335,21 @@ fn ordered<T: Ordered>(op: Binary, left: &ArcArray<T, IxDyn>, right: &ArcArray<T
         Binary::FloorDivide => combine(left, right, T::floor_divide),
         Binary::Modulo => combine(left, right, T::modulo),
         // NaN wins, as in NumPy: a minimum must not hide that something is undefined.
-        Binary::Minimum => combine(left, right, |x, y| Some(if x < y || x.partial_cmp(&x).is_none() { x } else { y })),
-        Binary::Maximum => combine(left, right, |x, y| Some(if x > y || x.partial_cmp(&x).is_none() { x } else { y })),
+        Binary::Minimum => {
+            combine(left, right, |x, y| Some(if x < y || x.partial_cmp(&x).is_none() { x } else { y }))
+        }
+        Binary::Maximum => {
+            combine(left, right, |x, y| Some(if x > y || x.partial_cmp(&x).is_none() { x } else { y }))
+        }
         _ => unreachable!("{op:?} is handled by the caller"),
     }
     .map_err(|failure| {
         let divides = matches!(op, Binary::FloorDivide | Binary::Modulo);
-        if divides && right.iter().any(|x| !x.truth()) { zero_division() } else { failure.raise(op, T::DTYPE) }
+        if divides && right.iter().any(|x| !x.truth()) {
+            zero_division()
+        } else {
+            failure.raise(op, T::DTYPE)
+        }
     })
 }
 
@@ -403,7 +445,8 @@ fn combine<T: Element, U: Element + Default>(
 /// The shape of the result of an operator (NumPy's rule: align at the last axis; extents must be equal or 1).
 pub(crate) fn broadcast_shape(left: &[usize], right: &[usize]) -> Outcome<Vec<usize>> {
     let axes = left.len().max(right.len());
-    let extent = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(axes).map_or(1, |at| shape[at]);
+    let extent =
+        |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(axes).map_or(1, |at| shape[at]);
     (0..axes)
         .map(|axis| match (extent(left, axis), extent(right, axis)) {
             (x, y) if x == y => Ok(x),
@@ -457,7 +500,9 @@ pub(crate) fn choose(condition: &Array, yes: &Operand, no: &Operand) -> Outcome<
         let yes = yes.broadcast(IxDyn(shape)).expect("the shape comes from broadcast_shape");
         let no = no.broadcast(IxDyn(shape)).expect("the shape comes from broadcast_shape");
         let mut elements = Vec::with_capacity(count);
-        elements.extend(condition.iter().zip(yes.iter().zip(no.iter())).map(|(&c, (&x, &y))| if c { x } else { y }));
+        elements.extend(
+            condition.iter().zip(yes.iter().zip(no.iter())).map(|(&c, (&x, &y))| if c { x } else { y }),
+        );
         T::wrap(shaped(shape, elements))
     }
     Ok(match (&yes, &no) {

@@ -35,7 +35,8 @@ pub(crate) fn product(left: &Array, right: &Array, interrupt: &Interrupt) -> Out
             right_shape[0]
         )));
     }
-    let shape: Vec<usize> = left_shape[..left_shape.len() - 1].iter().chain(&right_shape[1..]).copied().collect();
+    let shape: Vec<usize> =
+        left_shape[..left_shape.len() - 1].iter().chain(&right_shape[1..]).copied().collect();
     let dtype = match promote(left.dtype(), right.dtype()) {
         DType::Bool | DType::U8 | DType::I32 => DType::I64,
         dtype => dtype,
@@ -79,7 +80,11 @@ where
     Ok(T::wrap(result.into_dyn().into_shared()))
 }
 
-fn of_integers(left: &ArrayView2<'_, i64>, right: &ArrayView2<'_, i64>, interrupt: &Interrupt) -> Outcome<Array> {
+fn of_integers(
+    left: &ArrayView2<'_, i64>,
+    right: &ArrayView2<'_, i64>,
+    interrupt: &Interrupt,
+) -> Outcome<Array> {
     let right = right.t().as_standard_layout().to_owned();
     let mut result = Array2::<i64>::zeros((left.nrows(), right.nrows()));
     for (row, mut target) in left.outer_iter().zip(result.outer_iter_mut()) {
@@ -214,7 +219,9 @@ enum Square {
 fn square(array: &Array, as_complex: bool) -> Outcome<Square> {
     match array.shape() {
         [rows, columns] if rows == columns => {}
-        shape => return Err(value_error(format!("a square matrix is needed, not shape {}", shape_text(shape)))),
+        shape => {
+            return Err(value_error(format!("a square matrix is needed, not shape {}", shape_text(shape))));
+        }
     }
     let dtype = if as_complex { DType::C64 } else { DType::F64 };
     match cast(array, dtype)? {
@@ -241,14 +248,17 @@ pub(crate) fn solve(a: &Array, b: &Array, interrupt: &Interrupt) -> Outcome<Arra
             )));
         }
     };
-    let right = super::make::reshape(&cast(b, if as_complex { DType::C64 } else { DType::F64 })?, &[shape[0], columns])?;
+    let right = super::make::reshape(
+        &cast(b, if as_complex { DType::C64 } else { DType::F64 })?,
+        &[shape[0], columns],
+    )?;
     let solution = match (matrix, &right) {
-        (Square::Real(matrix), Array::F64(right)) => {
-            Array::F64(factorise(matrix, interrupt)?.solve(&self::matrix(right), interrupt)?.into_dyn().into_shared())
-        }
-        (Square::Complex(matrix), Array::C64(right)) => {
-            Array::C64(factorise(matrix, interrupt)?.solve(&self::matrix(right), interrupt)?.into_dyn().into_shared())
-        }
+        (Square::Real(matrix), Array::F64(right)) => Array::F64(
+            factorise(matrix, interrupt)?.solve(&self::matrix(right), interrupt)?.into_dyn().into_shared(),
+        ),
+        (Square::Complex(matrix), Array::C64(right)) => Array::C64(
+            factorise(matrix, interrupt)?.solve(&self::matrix(right), interrupt)?.into_dyn().into_shared(),
+        ),
         _ => unreachable!("both sides were converted to one type"),
     };
     super::make::reshape(&solution, &shape)

@@ -124,9 +124,11 @@ pub(crate) fn concatenate(arrays: &[Array], axis: i64) -> Outcome<Array> {
         return Err(value_error("concat needs at least one array"));
     };
     let axis = axis_of(axis, first.shape().len())?;
-    join(arrays, |a, b| a.len() == b.len() && (0..a.len()).all(|at| at == axis || a[at] == b[at]), |views| {
-        views.concatenate(axis)
-    })
+    join(
+        arrays,
+        |a, b| a.len() == b.len() && (0..a.len()).all(|at| at == axis || a[at] == b[at]),
+        |views| views.concatenate(axis),
+    )
 }
 
 /// Arrays of one shape side by side along a new axis.

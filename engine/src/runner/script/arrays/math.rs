@@ -52,7 +52,9 @@ pub(crate) fn apply(function: &Function, array: &Array) -> Outcome<Array> {
         (Array::F64(a), _) => Ok(map(a, function.real)),
         (Array::F32(a), _) => Ok(map(a, |x| (function.real)(f64::from(x)) as f32)),
         (Array::C64(a), Some(complex)) => Ok(map(a, complex)),
-        (Array::C64(_), None) => Err(type_error(format!("{} is not defined for complex numbers", function.name))),
+        (Array::C64(_), None) => {
+            Err(type_error(format!("{} is not defined for complex numbers", function.name)))
+        }
         _ => apply(function, &cast(array, DType::F64)?),
     }
 }
@@ -67,7 +69,8 @@ pub(crate) fn round(function: &Function, array: &Array) -> Outcome<Array> {
 
 /// Absolute values; of complex numbers as f64.
 pub(crate) fn absolute(array: &Array) -> Outcome<Array> {
-    let too_large = || overflow_error("the absolute value of the smallest integer does not fit into its type");
+    let too_large =
+        || overflow_error("the absolute value of the smallest integer does not fit into its type");
     match array {
         Array::F64(a) => Ok(map(a, f64::abs)),
         Array::F32(a) => Ok(map(a, f32::abs)),
@@ -80,7 +83,15 @@ pub(crate) fn absolute(array: &Array) -> Outcome<Array> {
 
 /// -1, 0 or 1; NaN stays NaN.
 pub(crate) fn sign(array: &Array) -> Outcome<Array> {
-    let of_float = |x: f64| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x };
+    let of_float = |x: f64| {
+        if x > 0.0 {
+            1.0
+        } else if x < 0.0 {
+            -1.0
+        } else {
+            x
+        }
+    };
     match array {
         Array::F64(a) => Ok(map(a, of_float)),
         Array::F32(a) => Ok(map(a, |x| of_float(f64::from(x)) as f32)),
@@ -93,7 +104,11 @@ pub(crate) fn sign(array: &Array) -> Outcome<Array> {
 }
 
 /// A part of complex numbers; `of_real` says what it is of a real number.
-pub(crate) fn part(array: &Array, of_complex: fn(Complex64) -> f64, of_real: fn(f64) -> f64) -> Outcome<Array> {
+pub(crate) fn part(
+    array: &Array,
+    of_complex: fn(Complex64) -> f64,
+    of_real: fn(f64) -> f64,
+) -> Outcome<Array> {
     match array {
         Array::C64(a) => Ok(map(a, of_complex)),
         Array::F64(a) => Ok(map(a, of_real)),

@@ -37,7 +37,7 @@ impl Reduction {
             Reduction::Minimum => "min",
             Reduction::Maximum => "max",
             Reduction::Mean => "mean",
-            Reduction::Variance => "var",
+            Reduction::Variance => "variance",
             Reduction::StandardDeviation => "std",
             Reduction::PositionOfMinimum => "argmin",
             Reduction::PositionOfMaximum => "argmax",
@@ -53,9 +53,14 @@ pub(crate) fn reduce(array: &Array, reduction: Reduction, axis: Option<usize>) -
     let reduced = match &array {
         Array::F64(a) => along(a, axis, |lane| reduce_floats(lane, reduction)),
         Array::F32(a) => match reduction {
-            Reduction::PositionOfMinimum | Reduction::PositionOfMaximum => along(a, axis, |lane| position(lane, reduction)),
+            Reduction::PositionOfMinimum | Reduction::PositionOfMaximum => {
+                along(a, axis, |lane| position(lane, reduction))
+            }
             // Summed in f64, rounded once.
-            _ => return reduce(&cast(&array, DType::F64)?, reduction, axis).and_then(|wide| cast(&wide, DType::F32)),
+            _ => {
+                return reduce(&cast(&array, DType::F64)?, reduction, axis)
+                    .and_then(|wide| cast(&wide, DType::F32));
+            }
         },
         Array::I64(a) => along(a, axis, |lane| reduce_integers(lane, reduction)),
         Array::I32(a) => along(a, axis, |lane| reduce_narrow(lane, reduction)),
@@ -87,15 +92,24 @@ fn prepare(array: &Array, reduction: Reduction) -> Outcome<Array> {
         {
             cast(array, DType::F64)
         }
-        Reduction::PositionOfMinimum | Reduction::PositionOfMaximum if dtype == DType::Bool => cast(array, DType::U8),
-        Reduction::Minimum | Reduction::Maximum | Reduction::PositionOfMinimum | Reduction::PositionOfMaximum
+        Reduction::PositionOfMinimum | Reduction::PositionOfMaximum if dtype == DType::Bool => {
+            cast(array, DType::U8)
+        }
+        Reduction::Minimum
+        | Reduction::Maximum
+        | Reduction::PositionOfMinimum
+        | Reduction::PositionOfMaximum
             if complex =>
         {
-            Err(type_error(format!("complex numbers have no order, so no {}; use `abs(x)`", reduction.name())))
+            Err(type_error(format!(
+                "complex numbers have no order, so no {}; use `abs(x)`",
+                reduction.name()
+            )))
         }
-        Reduction::Variance | Reduction::StandardDeviation if complex => {
-            Err(type_error(format!("{} of complex numbers: take `real(x)`, `imag(x)` or `abs(x)`", reduction.name())))
-        }
+        Reduction::Variance | Reduction::StandardDeviation if complex => Err(type_error(format!(
+            "{} of complex numbers: take `real(x)`, `imag(x)` or `abs(x)`",
+            reduction.name()
+        ))),
         _ => Ok(array.clone()),
     }
 }
@@ -111,11 +125,8 @@ fn along<T: Element, U: Element>(
     let mut shape = array.shape().to_vec();
     shape.remove(axis);
     super::element_count(&shape, U::DTYPE)?;
-    let reduced = array
-        .lanes(Axis(axis))
-        .into_iter()
-        .map(|lane| f(&lane.into_dyn()))
-        .collect::<Outcome<Vec<U>>>()?;
+    let reduced =
+        array.lanes(Axis(axis)).into_iter().map(|lane| f(&lane.into_dyn())).collect::<Outcome<Vec<U>>>()?;
     Ok(U::wrap(shaped(&shape, reduced)))
 }
 
@@ -200,14 +211,17 @@ fn reduce_integers(lane: &ArrayViewD<'_, i64>, reduction: Reduction) -> Outcome<
 /// Integers are reduced as i64 whatever their own type.
 fn reduce_narrow<T: Number + PartialOrd>(lane: &ArrayViewD<'_, T>, reduction: Reduction) -> Outcome<i64> {
     let wide = |x: &T| x.i64().expect("an integer type");
-    let too_large = || overflow_error(format!("{} does not fit into i64; convert first: `f64(x)`", reduction.name()));
+    let too_large =
+        || overflow_error(format!("{} does not fit into i64; convert first: `f64(x)`", reduction.name()));
     match reduction {
         Reduction::Sum => {
             // 2^64 elements of 64 bits cannot overflow 128 bits.
             let sum: i128 = lane.iter().map(|x| i128::from(wide(x))).sum();
             i64::try_from(sum).map_err(|_| too_large())
         }
-        Reduction::Product => lane.iter().try_fold(1_i64, |product, x| product.checked_mul(wide(x))).ok_or_else(too_large),
+        Reduction::Product => {
+            lane.iter().try_fold(1_i64, |product, x| product.checked_mul(wide(x))).ok_or_else(too_large)
+        }
         Reduction::Minimum => lane.iter().map(wide).min().ok_or_else(|| empty(reduction)),
         Reduction::Maximum => lane.iter().map(wide).max().ok_or_else(|| empty(reduction)),
         _ => position(lane, reduction),

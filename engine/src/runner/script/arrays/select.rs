@@ -56,7 +56,10 @@ pub(crate) fn selection_of_array(index: &Array, indexed: &[usize]) -> Outcome<Se
 /// The positions that an array lists.
 pub(crate) fn list_of_array(index: &Array) -> Outcome<Pick> {
     if matches!(index.dtype(), DType::F64 | DType::F32 | DType::C64) && !index.is_empty() {
-        return Err(type_error(format!("an index is an integer, not {}; convert with `i64(x)`", index.dtype())));
+        return Err(type_error(format!(
+            "an index is an integer, not {}; convert with `i64(x)`",
+            index.dtype()
+        )));
     }
     if let Array::Bool(mask) = index {
         let positions = mask.iter().enumerate().filter(|(_, keep)| **keep).map(|(at, _)| at as i64);
@@ -107,7 +110,8 @@ pub(crate) fn select(array: &Array, selection: &Selection) -> Outcome<Array> {
     fn select_typed<T: Number>(array: &ArcArray<T, IxDyn>, selection: &Selection) -> Outcome<Array> {
         match selection {
             Selection::Mask(mask) => {
-                let kept: Vec<T> = array.iter().zip(mask.iter()).filter(|(_, keep)| **keep).map(|(&x, _)| x).collect();
+                let kept: Vec<T> =
+                    array.iter().zip(mask.iter()).filter(|(_, keep)| **keep).map(|(&x, _)| x).collect();
                 Ok(Array::from_vec(kept))
             }
             Selection::Axes(picks) => {
@@ -208,7 +212,9 @@ fn store_typed<T: Element>(
         Selection::Axes(picks) => picks,
     };
     check_axes(picks.len(), array.shape())?;
-    if value.len() == 1 && let Some(index) = single_element(picks, array.shape())? {
+    if value.len() == 1
+        && let Some(index) = single_element(picks, array.shape())?
+    {
         let element = *value.iter().next().expect("it has one element");
         array[IxDyn(&index)] = element;
         return Ok(());

@@ -7,7 +7,7 @@ use rhai::Dynamic;
 use crate::array::Array;
 
 use super::super::arrays::cast::{cast, dtype_named};
-use super::super::arrays::{Scalar, elementwise, element_count, make, reduce, select, shaped};
+use super::super::arrays::{Scalar, element_count, elementwise, make, reduce, select, shaped};
 use super::super::convert::{List, Stride, from_array, operand, to_array, to_list};
 use super::super::raised::{Outcome, type_error, value_error};
 use super::{Builtin, Call, Category};
@@ -71,7 +71,10 @@ fn dtype_after_shape(call: &Call<'_, '_>, rest: &[Dynamic]) -> Outcome<Option<DT
     match rest {
         [] => Ok(None),
         [name] if name.is_string() => dtype_named(&name.clone().into_string().unwrap_or_default()).map(Some),
-        _ => Err(type_error(format!("{}: after the extents comes the name of an element type, or nothing", call.name))),
+        _ => Err(type_error(format!(
+            "{}: after the extents comes the name of an element type, or nothing",
+            call.name
+        ))),
     }
 }
 
@@ -95,7 +98,8 @@ fn shape_of_array(call: &Call<'_, '_>, extents: &Array) -> Outcome<Vec<usize>> {
         Array::I64(extents) => extents
             .iter()
             .map(|&extent| {
-                usize::try_from(extent).map_err(|_| value_error(format!("{}: extent {extent} is negative", call.name)))
+                usize::try_from(extent)
+                    .map_err(|_| value_error(format!("{}: extent {extent} is negative", call.name)))
             })
             .collect(),
         _ => Err(value_error("extents are integers")),
@@ -218,10 +222,16 @@ fn reshape(call: &Call<'_, '_>) -> Outcome<Dynamic> {
         return Err(value_error("reshape: only one extent can be -1"));
     }
     if open == 1 {
-        let known = extents.iter().filter(|&&extent| extent != -1).try_fold(1_i64, |all, &x| all.checked_mul(x));
+        let known =
+            extents.iter().filter(|&&extent| extent != -1).try_fold(1_i64, |all, &x| all.checked_mul(x));
         let missing = match known {
             Some(known) if known > 0 && array.len() as i64 % known == 0 => array.len() as i64 / known,
-            _ => return Err(value_error(format!("reshape: no extent in place of -1 gives {} elements", array.len()))),
+            _ => {
+                return Err(value_error(format!(
+                    "reshape: no extent in place of -1 gives {} elements",
+                    array.len()
+                )));
+            }
         };
         extents.iter_mut().filter(|extent| **extent == -1).for_each(|extent| *extent = missing);
     }

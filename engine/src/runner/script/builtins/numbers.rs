@@ -58,7 +58,7 @@ pub(super) const REDUCTIONS: &[Builtin] = reductions! {
     "min", "the smallest element", "`min(x, y)` of two numbers is the smaller one. NaN wins.";
     "max", "the largest element", "`max(x, y)` of two numbers is the larger one. NaN wins.";
     "mean", "the mean", "";
-    "var", "the variance of a population", "Divided by n, as NumPy's `ddof=0`.";
+    "variance", "the variance of a population", "Also written `var(a)`. Divided by n, as NumPy's `ddof=0`.";
     "std", "the standard deviation of a population", "Divided by n, as NumPy's `ddof=0`.";
     "argmin", "the position of the smallest element", "Without an axis: in the flattened array.";
     "argmax", "the position of the largest element", "Without an axis: in the flattened array.";
@@ -112,7 +112,7 @@ fn reduction(call: &Call<'_, '_>) -> Outcome<Dynamic> {
         "min" => Reduction::Minimum,
         "max" => Reduction::Maximum,
         "mean" => Reduction::Mean,
-        "var" => Reduction::Variance,
+        "variance" => Reduction::Variance,
         "std" => Reduction::StandardDeviation,
         "argmin" => Reduction::PositionOfMinimum,
         "argmax" => Reduction::PositionOfMaximum,

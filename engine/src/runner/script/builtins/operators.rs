@@ -54,10 +54,12 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_indexer_get(|a: &mut Array, index: Dynamic| -> RhaiOutcome {
         Ok(from_array(select(a, &selection(&index, a.shape())?)?))
     });
-    engine.register_indexer_set(|a: &mut Array, index: Dynamic, value: Dynamic| -> Result<(), Box<EvalAltResult>> {
-        let chosen = selection(&index, a.shape())?;
-        Ok(store(a, &chosen, &to_array(&value)?)?)
-    });
+    engine.register_indexer_set(
+        |a: &mut Array, index: Dynamic, value: Dynamic| -> Result<(), Box<EvalAltResult>> {
+            let chosen = selection(&index, a.shape())?;
+            Ok(store(a, &chosen, &to_array(&value)?)?)
+        },
+    );
     register_array_iterator(engine);
 }
 
@@ -80,7 +82,12 @@ fn apply(op: Binary, left: &Dynamic, right: &Dynamic) -> Outcome<Dynamic> {
         (Some(left), Some(right)) => Ok(from_operand(binary(op, &left, &right)?)),
         _ if op == Binary::Equal => Ok(Dynamic::from(false)),
         _ if op == Binary::NotEqual => Ok(Dynamic::from(true)),
-        _ => Err(type_error(format!("`{}` does not work between {} and {}", op.symbol(), kind(left), kind(right)))),
+        _ => Err(type_error(format!(
+            "`{}` does not work between {} and {}",
+            op.symbol(),
+            kind(left),
+            kind(right)
+        ))),
     }
 }
 
@@ -95,7 +102,11 @@ fn register_arithmetic_of_numbers(engine: &mut Engine) {
             -1 => Ok(Dynamic::from(0_i64)),
             _ => {
                 let remainder = x % y;
-                Ok(Dynamic::from(if remainder != 0 && (remainder < 0) != (y < 0) { remainder + y } else { remainder }))
+                Ok(Dynamic::from(if remainder != 0 && (remainder < 0) != (y < 0) {
+                    remainder + y
+                } else {
+                    remainder
+                }))
             }
         }
     }
@@ -107,7 +118,10 @@ fn register_arithmetic_of_numbers(engine: &mut Engine) {
         match u32::try_from(y) {
             Ok(exponent) => match x.checked_pow(exponent) {
                 Some(power) => Ok(Dynamic::from(power)),
-                None => Err(overflow_error(format!("{x} ** {y} does not fit into an integer; write {x}.0 ** {y}")).into()),
+                None => Err(overflow_error(format!(
+                    "{x} ** {y} does not fit into an integer; write {x}.0 ** {y}"
+                ))
+                .into()),
             },
             Err(_) if x == 0 && y < 0 => Err(zero_division().into()),
             Err(_) => Ok(Dynamic::from((x as f64).powf(y as f64))),
@@ -151,7 +165,9 @@ fn register_text(engine: &mut Engine) {
         )*};
     }
     printed!(Array, Complex64, f64, List, rhai::Map, Raised, Stride, rhai::FnPtr, rhai::Blob);
-    engine.register_fn("debug", |text: ImmutableString| -> ImmutableString { display::shown(&text.into()).into() });
+    engine.register_fn("debug", |text: ImmutableString| -> ImmutableString {
+        display::shown(&text.into()).into()
+    });
 }
 
 fn register_properties(engine: &mut Engine) {
@@ -160,14 +176,19 @@ fn register_properties(engine: &mut Engine) {
     engine.register_get("ndim", |a: &mut Array| a.shape().len() as i64);
     engine.register_get("len", |a: &mut Array| a.shape().first().map_or(1, |&extent| extent as i64));
     engine.register_get("T", |a: &mut Array| super::super::arrays::make::transpose(a));
-    engine.register_get("re", |a: &mut Array| -> RhaiOutcome { Ok(from_array(math::part(a, |z| z.re, |x| x)?)) });
-    engine.register_get("im", |a: &mut Array| -> RhaiOutcome { Ok(from_array(math::part(a, |z| z.im, |_| 0.0)?)) });
+    engine.register_get("re", |a: &mut Array| -> RhaiOutcome {
+        Ok(from_array(math::part(a, |z| z.re, |x| x)?))
+    });
+    engine.register_get("im", |a: &mut Array| -> RhaiOutcome {
+        Ok(from_array(math::part(a, |z| z.im, |_| 0.0)?))
+    });
     engine.register_get("re", |z: &mut Complex64| z.re);
     engine.register_get("im", |z: &mut Complex64| z.im);
     engine.register_get("re", |x: &mut f64| *x);
     engine.register_get("im", |_: &mut f64| 0.0);
     engine.register_get("name", |raised: &mut Raised| -> ImmutableString { raised.name.as_ref().into() });
-    engine.register_get("message", |raised: &mut Raised| -> ImmutableString { raised.message.as_str().into() });
+    engine
+        .register_get("message", |raised: &mut Raised| -> ImmutableString { raised.message.as_str().into() });
     engine.register_fn("@", |a: Dynamic, b: Dynamic| -> RhaiOutcome {
         let never = crate::interrupt::Interrupt::new();
         Ok(from_array(linear::product(&to_array(&a)?, &to_array(&b)?, &never)?))
@@ -212,7 +233,10 @@ fn pick(index: &Dynamic) -> Outcome<Pick> {
     if index.is_array() {
         return list_of_array(&to_array(index)?);
     }
-    Err(type_error(format!("a {} cannot be an index; use integers, ranges, slices, masks or lists of those", kind(index))))
+    Err(type_error(format!(
+        "a {} cannot be an index; use integers, ranges, slices, masks or lists of those",
+        kind(index)
+    )))
 }
 
 fn register_array_iterator(engine: &mut Engine) {

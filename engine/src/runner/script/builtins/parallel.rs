@@ -50,7 +50,11 @@ fn rank_at(call: &Call<'_, '_>, at: usize) -> Outcome<usize> {
     let rank = call.int(at)?;
     match usize::try_from(rank) {
         Ok(rank) if rank < size => Ok(rank),
-        _ => Err(value_error(format!("{}: rank {rank} does not exist; ranks are 0 to {}", call.name, size - 1))),
+        _ => Err(value_error(format!(
+            "{}: rank {rank} does not exist; ranks are 0 to {}",
+            call.name,
+            size - 1
+        ))),
     }
 }
 
@@ -151,7 +155,11 @@ fn mean(call: &Call<'_, '_>) -> Outcome<Dynamic> {
         };
         let parts = Array::from_vec(vec![sum, Complex64::new(count, 0.0)]);
         let Array::C64(whole) = communicator.all_reduce(&parts, ReduceOp::Sum)? else { return Err(none()) };
-        return if whole[[1]].re == 0.0 { Err(none()) } else { Ok(Dynamic::from(whole[[0]] / whole[[1]].re)) };
+        return if whole[[1]].re == 0.0 {
+            Err(none())
+        } else {
+            Ok(Dynamic::from(whole[[0]] / whole[[1]].re))
+        };
     }
     let sum = match only_element(&reduce(&cast(&array, DType::F64)?, Reduction::Sum, None)?) {
         Some(Scalar::Float(sum)) => sum,
@@ -159,7 +167,9 @@ fn mean(call: &Call<'_, '_>) -> Outcome<Dynamic> {
     };
     let whole = communicator.all_reduce(&Array::from_vec(vec![sum, count]), ReduceOp::Sum)?;
     match &whole {
-        Array::F64(whole) if whole.len() == 2 && whole[[1]] > 0.0 => Ok(Dynamic::from(whole[[0]] / whole[[1]])),
+        Array::F64(whole) if whole.len() == 2 && whole[[1]] > 0.0 => {
+            Ok(Dynamic::from(whole[[0]] / whole[[1]]))
+        }
         _ => Err(none()),
     }
 }
@@ -183,7 +193,11 @@ fn scatter(call: &Call<'_, '_>) -> Outcome<Dynamic> {
             Some(list) => packed_rows(&list, communicator.as_ref())?,
             None => match operand(value) {
                 Some(_) => to_array(value)?,
-                None => return Err(type_error("scatter splits arrays and lists; to send one value to all, use bcast")),
+                None => {
+                    return Err(type_error(
+                        "scatter splits arrays and lists; to send one value to all, use bcast",
+                    ));
+                }
             },
         }),
     };
@@ -235,7 +249,9 @@ fn receive(call: &Call<'_, '_>) -> Outcome<Dynamic> {
 
 fn is_marked(array: &Array) -> bool {
     match array {
-        Array::U8(bytes) => bytes.ndim() == 1 && bytes.len() >= MARK.len() && bytes.iter().zip(MARK).all(|(x, y)| x == y),
+        Array::U8(bytes) => {
+            bytes.ndim() == 1 && bytes.len() >= MARK.len() && bytes.iter().zip(MARK).all(|(x, y)| x == y)
+        }
         _ => false,
     }
 }
@@ -245,7 +261,11 @@ fn packed(value: &Dynamic) -> Outcome<Array> {
     match operand(value) {
         Some(_) => {
             let array = to_array(value)?;
-            if is_marked(&array) { Ok(Array::from_vec(written(&Value::Array(array.to_wire()))?)) } else { Ok(array) }
+            if is_marked(&array) {
+                Ok(Array::from_vec(written(&Value::Array(array.to_wire()))?))
+            } else {
+                Ok(array)
+            }
         }
         None => Ok(Array::from_vec(written(&to_value(value)?)?)),
     }
@@ -262,7 +282,11 @@ fn unpacked(array: Array) -> Outcome<Dynamic> {
 
 /// What every rank sent: an array of numbers, or a list.
 fn unpacked_all(array: Array) -> Outcome<Dynamic> {
-    if is_marked(&array) { read_values(&bytes_of(&array)).map(Dynamic::from_array) } else { Ok(Dynamic::from(array)) }
+    if is_marked(&array) {
+        read_values(&bytes_of(&array)).map(Dynamic::from_array)
+    } else {
+        Ok(Dynamic::from(array))
+    }
 }
 
 fn bytes_of(array: &Array) -> Vec<u8> {
@@ -277,7 +301,8 @@ fn bytes_of(array: &Array) -> Vec<u8> {
 fn written(value: &Value) -> Outcome<Vec<u8>> {
     let mut buffers = Vec::new();
     let described = protocol::value::encode(value, &mut buffers);
-    let described = serde_json::to_vec(&described).map_err(|error| value_error(format!("cannot be sent: {error}")))?;
+    let described =
+        serde_json::to_vec(&described).map_err(|error| value_error(format!("cannot be sent: {error}")))?;
     let mut body = Vec::new();
     body.extend_from_slice(&(buffers.len() as u64).to_le_bytes());
     for part in std::iter::once(described.as_slice()).chain(buffers.iter().map(|buffer| buffer.as_ref())) {
@@ -333,8 +358,11 @@ mod tests {
         let mut bytes = written(&Value::from("one")).expect("it can be sent");
         bytes.extend(written(&Value::from(vec![1_i64, 2])).expect("it can be sent"));
         bytes.extend([0; 7]);
-        let values: Vec<Value> =
-            read_values(&bytes).expect("just written").iter().map(|value| to_value(value).expect("plain")).collect();
+        let values: Vec<Value> = read_values(&bytes)
+            .expect("just written")
+            .iter()
+            .map(|value| to_value(value).expect("plain"))
+            .collect();
         assert_eq!(values, [Value::from("one"), Value::from(vec![1_i64, 2])]);
     }
 
@@ -355,10 +383,16 @@ mod tests {
 
     #[test]
     fn numbers_come_back_as_the_same_kind() {
-        for number in [Scalar::Bool(true), Scalar::Int(3), Scalar::Float(0.5), Scalar::Complex(Complex64::I)] {
-            let received = unpacked(packed(&super::super::super::convert::from_scalar(number)).expect("it can be sent")).expect("it comes back");
+        for number in [Scalar::Bool(true), Scalar::Int(3), Scalar::Float(0.5), Scalar::Complex(Complex64::I)]
+        {
+            let received =
+                unpacked(packed(&super::super::super::convert::from_scalar(number)).expect("it can be sent"))
+                    .expect("it comes back");
             assert_eq!(super::super::super::convert::scalar(&received), Some(number));
-            assert_eq!(only_element(&to_array(&received).expect("a number")).map(Scalar::dtype), Some(number.dtype()));
+            assert_eq!(
+                only_element(&to_array(&received).expect("a number")).map(Scalar::dtype),
+                Some(number.dtype())
+            );
         }
     }
 }

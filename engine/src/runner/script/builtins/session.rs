@@ -76,10 +76,8 @@ pub(super) fn call_native(session: &Session, name: &str, arguments: &mut [&mut D
 }
 
 fn print(call: &Call<'_, '_>) -> Outcome<Dynamic> {
-    let mut line = call.arguments().iter().map(display::printed).collect::<Vec<String>>().join(" ");
-    line.push('\n');
-    call.session.write(Stream::Stdout, &line);
-    Ok(Dynamic::UNIT)
+    // Rhai takes the text from any function of this name, and hands it to `on_print`.
+    Ok(call.arguments().iter().map(display::printed).collect::<Vec<String>>().join(" ").into())
 }
 
 fn delete(call: &Call<'_, '_>) -> Outcome<Dynamic> {
@@ -137,7 +135,9 @@ fn run_file(call: &Call<'_, '_>) -> Outcome<Dynamic> {
     call.session.files.borrow_mut().pop();
     match result {
         Ok(value) => Ok(value),
-        Err(error) => Err(Raised { name: error.ename.into(), message: error.evalue, traceback: error.traceback }),
+        Err(error) => {
+            Err(Raised { name: error.ename.into(), message: error.evalue, traceback: error.traceback })
+        }
     }
 }
 
@@ -149,8 +149,9 @@ fn help(call: &Call<'_, '_>) -> Outcome<Dynamic> {
                 Some(function) => function.fn_name().to_owned(),
                 None => call.text(0)?,
             };
-            interpreter::describe(call.session, &name)
-                .ok_or_else(|| Raised::new("NameError", format!("nothing is known of `{name}`; `help()` lists the builtins")))?
+            interpreter::describe(call.session, &name).ok_or_else(|| {
+                Raised::new("NameError", format!("nothing is known of `{name}`; `help()` lists the builtins"))
+            })?
         }
     };
     call.session.write(Stream::Stdout, &text);

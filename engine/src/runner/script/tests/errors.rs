@@ -9,17 +9,41 @@ fn errors_name_the_place_in_the_users_text() {
         ("a = 1;\nb = a + nope", "NameError", 2, 9, "name 'nope' is not defined"),
         ("let a = 1; let b = undefined_name", "NameError", 1, 20, "name 'undefined_name' is not defined"),
         ("psun(1)", "NameError", 1, 1, "function 'psun' is not defined; did you mean `psum`?"),
-        ("a = arange(3); b = 5; a[b]", "IndexError", 1, 24, "index 5 is outside axis 0, which has 3 elements"),
-        ("zeros(2) + zeros(3)", "ValueError", 1, 10, "arrays of shapes [2] and [3] do not fit together; extents must be equal or 1, from the last axis on"),
+        (
+            "a = arange(3); b = 5; a[b]",
+            "IndexError",
+            1,
+            24,
+            "index 5 is outside axis 0, which has 3 elements",
+        ),
+        (
+            "zeros(2) + zeros(3)",
+            "ValueError",
+            1,
+            10,
+            "arrays of shapes [2] and [3] do not fit together; extents must be equal or 1, from the last axis on",
+        ),
         ("1/0", "ZeroDivisionError", 1, 2, "division by zero"),
         ("9223372036854775807 + 1", "OverflowError", 1, 21, "the result does not fit into an integer"),
-        ("sum(1, 2, 3)", "TypeError", 1, 1, "sum cannot be called with (int, int, int); call it as sum(a[, axis])"),
-        ("zeros(\"x\")", "TypeError", 1, 1, "argument 1 of zeros is a string, but must be an extent or a list of extents"),
+        (
+            "sum(1, 2, 3)",
+            "TypeError",
+            1,
+            1,
+            "sum cannot be called with (int, int, int); call it as sum(a[, axis])",
+        ),
+        (
+            "zeros(\"x\")",
+            "TypeError",
+            1,
+            1,
+            "argument 1 of zeros is a string, but must be an extent or a list of extents",
+        ),
         ("[1, 2][7]", "IndexError", 1, 8, "index 7 is outside a list of 2 items"),
         ("zeros(-1)", "ValueError", 1, 1, "zeros: extent -1 is negative"),
         ("zeros(1000000000000)", "MemoryError", 1, 1, "does not fit into this machine's"),
         ("u8([200]) + u8([100])", "OverflowError", 1, 11, "the result of `+` does not fit into u8"),
-        ("a = arange(3); a[0] = 1.5", "TypeError", 1, 16, "cannot store f64 in an array of i64 without loss"),
+        ("a = arange(3); a[0] = 1.5", "TypeError", 1, 17, "cannot store f64 in an array of i64 without loss"),
         ("complex(1, 2) < 3", "TypeError", 1, 15, "complex numbers have no order"),
         ("\"a\" * 2", "TypeError", 1, 5, "`*` does not work between string and int"),
         ("throw \"broken\"", "RuntimeError", 1, 1, "broken"),
@@ -39,7 +63,10 @@ fn errors_name_the_place_in_the_users_text() {
         let error = Prompt::new().fails(code);
         let found = (error.ename.as_str(), error.line, error.column);
         if found != (ename, Some(line), Some(column)) || !error.evalue.contains(says) {
-            wrong.push(format!("{code}\n  {found:?} {}\n  expected {ename} {line} {column} {says}", error.evalue));
+            wrong.push(format!(
+                "{code}\n  {found:?} {}\n  expected {ename} {line} {column} {says}",
+                error.evalue
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -60,12 +87,12 @@ fn the_traceback_goes_through_functions_of_other_cells() {
          \x20 cell 2, line 1, column 15, in outer\n\
          \x20   fn outer(x) { inner(x) }\n\
          \x20                 ^\n\
-         \x20 cell 1, line 3, column 14, in inner\n\
+         \x20 cell 1, line 3, column 13, in inner\n\
          \x20       zeros(y)[10]\n\
-         \x20                ^\n\
+         \x20               ^\n\
          IndexError: index 10 is outside axis 0, which has 2 elements"
     );
-    assert_eq!(error.evalue, "index 10 is outside axis 0, which has 2 elements (cell 1, line 3, column 14)");
+    assert_eq!(error.evalue, "index 10 is outside axis 0, which has 2 elements (cell 1, line 3, column 13)");
 }
 
 #[test]
@@ -90,7 +117,9 @@ fn endless_recursion_is_an_error_also_on_a_small_stack() {
 fn deep_nesting_is_refused_by_the_reader() {
     let thread = std::thread::Builder::new().stack_size(2 << 20);
     let run = || {
-        for (open, close) in [("(", ")"), ("[", "]"), ("-", ""), ("#{a:", "}"), ("if true {", "}"), ("|x| ", "")] {
+        for (open, close) in
+            [("(", ")"), ("[", "]"), ("-", ""), ("#{a:", "}"), ("if true {", "}"), ("|x| ", "")]
+        {
             let code = format!("{}1{}", open.repeat(5000), close.repeat(5000));
             assert_eq!(Prompt::new().fails(&code).ename, "SyntaxError", "{open}");
         }

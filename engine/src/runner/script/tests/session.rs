@@ -189,7 +189,8 @@ fn the_memory_of_an_array_is_freed_with_its_last_name() {
 #[test]
 fn values_go_in_and_out() {
     let mut prompt = Prompt::new();
-    let array = ArrayValue::new(DType::F64, vec![2], 1.5_f64.to_le_bytes().repeat(2).into()).expect("16 bytes");
+    let array =
+        ArrayValue::new(DType::F64, vec![2], 1.5_f64.to_le_bytes().repeat(2).into()).expect("16 bytes");
     prompt.script.push("a", Value::Array(array.clone())).expect("a name");
     assert_eq!(prompt.shows("a"), "array([1.5, 1.5])");
     let context = prompt.context();
@@ -232,7 +233,12 @@ fn functions_are_applied_by_name_native_ones_first() {
 
 #[test]
 fn an_interrupt_ends_loops_and_sleeps() {
-    for code in ["loop { }", "while true { x = 1 }", "sleep(600)", "fn f() { loop { try { loop { } } catch { } } } f()"] {
+    for code in [
+        "loop { }",
+        "while true { x = 1 }",
+        "sleep(600)",
+        "fn f() { loop { try { loop { } } catch { } } } f()",
+    ] {
         let mut prompt = Prompt::new();
         prompt.interrupt.arm();
         let interrupt = prompt.interrupt.clone();
@@ -290,7 +296,10 @@ fn collectives_of_one_rank_give_the_value_itself() {
         ("psum(array([true, false, true]))", "2"),
         ("pmin(array([3, 1, 2]))", "1"),
         ("pmax(zeros(0))", "-inf"),
-        ("pmax(zeros(0, \"i64\"))", "ValueError: pmax of arrays that are empty on every rank (cell 1, line 1, column 1)"),
+        (
+            "pmax(zeros(0, \"i64\"))",
+            "ValueError: pmax of arrays that are empty on every rank (cell 1, line 1, column 1)",
+        ),
         ("pmean([1, 2])", "1.5"),
         ("pprod([2, 3])", "6"),
         ("psum(complex(1, 2))", "1.0+2.0i"),
