@@ -16,7 +16,7 @@ use engine::mpi::launch::Family;
 use engine::mpi::library_version;
 
 const RANK_MARK: &str = "WORLD_TEST_RANKS";
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 fn main() -> ExitCode {
     if let Ok(ranks) = std::env::var(RANK_MARK) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(200);
 
 /// As [`SPIN`], while all ranks are known to work on the same transfer: MPI moves data only while it is called.
-const SPIN_TOGETHER: Duration = Duration::from_millis(2);
+const SPIN_TOGETHER: Duration = Duration::from_micros(500);
 
 /// Shorter waits are not shown to other threads.
 const SHOWN_AFTER: Duration = Duration::from_millis(2);
@@ -113,7 +113,7 @@ mod tests {
         let mut at =
             |micros, steps, together| backoff.pause(start + Duration::from_micros(micros), steps, together);
         assert_eq!(at(1_000, 0, false), Pause::Sleep(Duration::from_micros(50)));
-        assert_eq!(at(1_000, 0, true), Pause::Yield);
+        assert_eq!(at(400, 0, true), Pause::Yield);
         assert_eq!(at(5_000, 0, true), Pause::Sleep(Duration::from_micros(50)));
         assert_eq!(at(5_000, 1, false), Pause::Yield);
         assert_eq!(at(5_300, 1, false), Pause::Sleep(Duration::from_micros(50)));
