@@ -1,0 +1,102 @@
+//! Ids, and when an engine can be used.
+
+use protocol::extension::Member;
+
+use super::*;
+
+fn reached(channel: Channel, number: u32) -> Event {
+    Event::Reached { channel, identity: identity(number) }
+}
+
+fn given_id(effects: &[Effect]) -> Json {
+    answer(effects).1["id"].clone()
+}
+
+#[test]
+fn ids_are_given_in_order_and_never_again() {
+    let mut sim = Sim::with_engines(2);
+    sim.on(Event::Unregistering { engine: Some(EngineId(1)) });
+    assert_eq!(given_id(&sim.on(registering("new", None))), json!(2));
+}
+
+#[test]
+fn a_wished_id_is_given_if_it_is_free_and_the_counter_goes_on_behind_it() {
+    let mut sim = Sim::new();
+    assert_eq!(given_id(&sim.on(registering("a", Some(5)))), json!(5));
+    assert_eq!(given_id(&sim.on(registering("b", Some(5)))), json!(6));
+    assert_eq!(given_id(&sim.on(registering("c", Some(2)))), json!(2));
+    assert_eq!(given_id(&sim.on(registering("d", Some(u32::MAX)))), json!(7));
+}
+
+#[test]
+fn a_uuid_in_use_is_refused_with_the_words_of_the_original() {
+    let mut sim = Sim::with_engines(1);
+    let (msg_type, content) = answer(&sim.on(registering("e0", None)));
+    assert_eq!(msg_type, "registration_reply");
+    assert_eq!((&content["ename"], &content["evalue"]), (&json!("KeyError"), &json!("\"uuid 'e0' in use\"")));
+}
+
+#[test]
+fn a_stock_engine_can_be_used_a_moment_after_its_first_echo() {
+    let mut sim = Sim::new();
+    let asked = sim.on(registering("e0", None));
+    assert_eq!(asked.last(), Some(&Effect::Ping));
+    assert_eq!(published(&sim.pass(Duration::from_secs(5))), [""; 0]);
+    sim.on(beat(0));
+    assert_eq!(published(&sim.pass(Duration::from_millis(49))), [""; 0]);
+    assert_eq!(published(&sim.pass(Duration::from_millis(1))), ["registration_notification"]);
+}
+
+#[test]
+fn an_engine_of_ours_can_be_used_as_soon_as_it_was_heard_everywhere() {
+    let mut sim = Sim::new();
+    sim.on(our_registration(0));
+    for channel in [Channel::Mux, Channel::Task, Channel::Control] {
+        assert_eq!(sim.on(reached(channel, 0)), []);
+    }
+    assert_eq!(without_pings(sim.on(beat(0))), []);
+    assert_eq!(published(&sim.on(reached(Channel::Broadcast, 0))), ["registration_notification"]);
+}
+
+#[test]
+fn a_world_joins_in_one_message_and_each_rank_when_it_can_be_reached() {
+    let mut sim = Sim::new();
+    let members = (1..4).map(|rank| Member { uuid: uuid(rank).as_str().into(), engine: ours(rank) }).collect();
+    let extension = Some(Registration { engine: ours(0), members });
+    let request = RegistrationRequest { uuid: "e0".into(), id: Some(EngineId(0)), extension };
+    let (_, content) = answer(&sim.on(registration(request)));
+    assert_eq!(content["commworld"]["member_ids"], json!([1, 2, 3]));
+    for channel in Channel::ALL {
+        sim.on(reached(channel, 2));
+    }
+    let joined = sim.on(beat(2));
+    assert_eq!(published(&joined), ["registration_notification"]);
+    assert_eq!(sim.controller.hub.joining_count(), 3);
+}
+
+#[test]
+fn a_world_whose_ranks_are_taken_gets_the_next_ids_in_rank_order() {
+    let mut sim = Sim::with_engines(2);
+    let members = vec![Member { uuid: "w1".into(), engine: ours(1) }];
+    let extension = Some(Registration { engine: ours(0), members });
+    let request = RegistrationRequest { uuid: "w0".into(), id: Some(EngineId(0)), extension };
+    let (_, content) = answer(&sim.on(registration(request)));
+    assert_eq!((&content["id"], &content["commworld"]["member_ids"]), (&json!(2), &json!([3])));
+}
+
+#[test]
+fn an_engine_that_never_becomes_reachable_is_forgotten() {
+    let mut sim = Sim::new();
+    sim.on(registering("e0", None));
+    assert_eq!(published(&sim.pass(Duration::from_secs(31))), [""; 0]);
+    assert_eq!(sim.controller.hub.joining_count(), 0);
+    assert_eq!(without_pings(sim.on(beat(0))), []);
+}
+
+#[test]
+fn a_registration_can_be_cancelled_by_its_id() {
+    let mut sim = Sim::new();
+    sim.on(registering("e0", None));
+    sim.on(Event::Unregistering { engine: Some(EngineId(0)) });
+    assert_eq!(sim.controller.hub.joining_count(), 0);
+}
