@@ -88,7 +88,7 @@ impl Script {
                 }
             }
         };
-        let value = result.map_err(|error| report::of_run(session, &source, error))?;
+        let value = result.map_err(|error| report::of_run(session, &source, *error))?;
         to_value(&value.flatten()).map_err(report::of_raised)
     }
 }

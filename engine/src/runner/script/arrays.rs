@@ -98,8 +98,7 @@ macro_rules! float {
             fn i64(self) -> Option<i64> {
                 let whole = f64::from(self).trunc();
                 // Both bounds are exact in f64; -2^63 is an i64, 2^63 is not.
-                (whole >= -9_223_372_036_854_775_808.0 && whole < 9_223_372_036_854_775_808.0)
-                    .then_some(whole as i64)
+                (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&whole).then_some(whole as i64)
             }
         }
     )*};

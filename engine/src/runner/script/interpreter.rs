@@ -100,7 +100,7 @@ pub(super) fn run(
         .map_err(|complaint| report::of_complaint(&typed(map.clone()), complaint))?;
     let source = Rc::new(typed(prepared.map.after(map)));
     let cell =
-        engine.compile(&prepared.text).map_err(|error| report::of_run(session, &source, error.into()))?;
+        engine.compile(&prepared.text).map_err(|error| report::of_run(session, &source, *Box::<rhai::EvalAltResult>::from(error)))?;
     let runnable = {
         let mut library = session.library.borrow_mut();
         // A function is replaced by its new definition, whatever number of parameters either has.
@@ -118,7 +118,7 @@ pub(super) fn run(
     match result {
         Ok(value) if value.is::<Missing>() => Ok(Dynamic::UNIT),
         Ok(value) => Ok(value),
-        Err(error) => Err(report::of_run(session, &source, error)),
+        Err(error) => Err(report::of_run(session, &source, *error)),
     }
 }
 

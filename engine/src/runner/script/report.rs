@@ -12,11 +12,11 @@ use super::raised::Raised;
 use super::source::{Complaint, place};
 
 /// The error of a cell that ran.
-pub(super) fn of_run(session: &Session, source: &Rc<SourceText>, error: Box<EvalAltResult>) -> RunError {
+pub(super) fn of_run(session: &Session, source: &Rc<SourceText>, error: EvalAltResult) -> RunError {
     let mut frames = Vec::new();
     let mut current = source.clone();
     let mut function = None;
-    let mut error = *error;
+    let mut error = error;
     loop {
         match error {
             EvalAltResult::ErrorInFunctionCall(name, _, inner, position) => {
