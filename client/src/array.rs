@@ -74,7 +74,7 @@ pub fn from_wire<T: Element>(array: &ArrayValue) -> Result<CowArray<'_, T, IxDyn
     let shape = shape.ok_or_else(|| ClientError::Invalid("read an array: it is too large".to_owned()))?;
     let malformed =
         || ClientError::Invalid("read an array: its bytes are no elements of its type".to_owned());
-    if array.data.len() % size_of::<T>() != 0 || !T::is_valid(&array.data) {
+    if !array.data.len().is_multiple_of(size_of::<T>()) || !T::is_valid(&array.data) {
         return Err(malformed());
     }
     let count = array.data.len() / size_of::<T>();

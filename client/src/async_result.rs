@@ -358,12 +358,12 @@ pub fn check(outcomes: &[EngineOutcome]) -> Result<(), ClientError> {
         match &outcome.result {
             Ok(_) => {}
             Err(Failure::LostContact(cause)) => return Err(ClientError::LostContact(Arc::clone(cause))),
-            Err(Failure::Remote(error)) => errors.push(error.clone()),
+            Err(Failure::Remote(error)) => errors.push(error.as_ref().clone()),
         }
     }
     match errors.len() {
         0 => Ok(()),
-        1 => Err(ClientError::Remote(errors.remove(0))),
+        1 => Err(ClientError::Remote(Box::new(errors.remove(0)))),
         _ => Err(ClientError::Composite(CompositeError { errors })),
     }
 }

@@ -59,7 +59,7 @@ pub enum ClientError {
     },
     /// One engine failed.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(Box<RemoteError>),
     /// Several engines failed.
     #[error(transparent)]
     Composite(#[from] CompositeError),
@@ -209,7 +209,7 @@ impl std::error::Error for CompositeError {}
 pub enum Failure {
     /// The engine, or the controller in its name, says so.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(Box<RemoteError>),
     /// The controller went away.
     #[error("the cluster cannot be reached: {0}")]
     LostContact(Arc<str>),
@@ -219,6 +219,12 @@ impl Failure {
     /// Whether the request was aborted before it ran.
     pub fn is_aborted(&self) -> bool {
         matches!(self, Failure::Remote(error) if error.ename == ename::TASK_ABORTED)
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Failure {
+        Failure::Remote(Box::new(error))
     }
 }
 

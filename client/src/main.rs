@@ -1,2 +1,14 @@
-//! client
-fn main() {}
+//! The program `client`: a prompt and one-shot commands for a running cluster.
+
+use std::process::ExitCode;
+
+mod cli;
+mod commands;
+mod prompt;
+mod render;
+mod text;
+mod watch;
+
+fn main() -> ExitCode {
+    cli::main()
+}
