@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn known_traits_become_flags_in_either_spelling() {
-        let (arguments, ignored) = translated(&["--HeartMonitor.period=250", "--IPController.ip", "*", "--debug"]);
+        let (arguments, ignored) =
+            translated(&["--HeartMonitor.period=250", "--IPController.ip", "*", "--debug"]);
         assert_eq!(arguments, texts(&["--ping=250", "--ip=*", "--debug"]));
         assert!(ignored.is_empty());
     }

@@ -228,10 +228,18 @@ impl Flags {
         hostname: String,
     ) -> Result<Config, ConfigError> {
         for (is_set, flag, why) in [
-            (self.restore, "--restore", "engines of an earlier controller cannot be taken back yet; start them again"),
+            (
+                self.restore,
+                "--restore",
+                "engines of an earlier controller cannot be taken back yet; start them again",
+            ),
             (self.sqlitedb, "--sqlitedb", "records cannot be kept in a file yet; use --dictdb or --nodb"),
             (self.mongodb, "--mongodb", "records cannot be kept in MongoDB; use --dictdb or --nodb"),
-            (self.scheme == "pure", "--scheme=pure", "tasks are always scheduled here; use lru, which is nearest to it"),
+            (
+                self.scheme == "pure",
+                "--scheme=pure",
+                "tasks are always scheduled here; use lru, which is nearest to it",
+            ),
         ] {
             if is_set {
                 return Err(ConfigError::Unsupported { flag, why });
@@ -259,7 +267,7 @@ impl Flags {
         let wants_curve = self.enable_curve.unwrap_or_else(|| {
             text("IPP_ENABLE_CURVE").is_some_and(|value| parse_bool(&value).unwrap_or(false))
         });
-        let curve = if wants_curve { Some(curve_keys(&text)?) } else { None };
+        let curve = if wants_curve { Some(curve_keys(text)?) } else { None };
         let named_key = match &self.keyfile {
             Some(path) => Some(
                 std::fs::read_to_string(path)
@@ -276,9 +284,8 @@ impl Flags {
             None if curve.is_some() => String::new(),
             None => transport::random::key(),
         };
-        let interface = |ip: &Option<String>| {
-            format!("{}://{}", self.transport, ip.as_deref().unwrap_or(&self.ip))
-        };
+        let interface =
+            |ip: &Option<String>| format!("{}://{}", self.transport, ip.as_deref().unwrap_or(&self.ip));
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the system gives random numbers");
         Ok(Config {

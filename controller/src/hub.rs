@@ -131,7 +131,9 @@ impl Hub {
             completed: 0,
             completed_ids: VecDeque::new(),
         };
-        self.engines.entry(joining.id).insert_entry(engine).into_mut()
+        let id = joining.id;
+        self.engines.insert(id, engine);
+        &self.engines[&id]
     }
 
     /// Takes an engine out. One that may come back is remembered.

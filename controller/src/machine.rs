@@ -429,13 +429,17 @@ impl Controller {
         for engine in self.hub.engines() {
             let outstanding: Vec<TaskId> = engine.outstanding.iter().copied().collect();
             assert_eq!(held.remove(&engine.id).unwrap_or_default(), outstanding, "engine {}", engine.id);
-            let load = engine.outstanding.iter().filter(|id| {
-                self.tasks.get(**id).is_some_and(|task| task.work.is_balanced())
-            });
+            let load = engine
+                .outstanding
+                .iter()
+                .filter(|id| self.tasks.get(**id).is_some_and(|task| task.work.is_balanced()));
             assert_eq!(self.balanced.load(engine.id), Some(load.count()), "load of engine {}", engine.id);
         }
         assert!(held.is_empty(), "tasks at engines that are gone: {held:?}");
-        assert_eq!(self.balanced.waiting(), self.tasks.iter().filter(|(_, task)| task.work.engine().is_none()).count());
+        assert_eq!(
+            self.balanced.waiting(),
+            self.tasks.iter().filter(|(_, task)| task.work.engine().is_none()).count()
+        );
         self.broadcasts.check_invariants(&parts);
     }
 

@@ -146,7 +146,9 @@ fn files(config: &Config, ports: &Ports) -> (ClientFile, EngineFile) {
         common: common(&config.engine_interface, &config.engine_ssh, &ports.engine),
         hb_ping: ports.hb_ping,
         hb_pong: ports.hb_pong,
-        broadcast: std::iter::once(ports.engine.broadcast).chain(config.ports.leaves.iter().copied()).collect(),
+        broadcast: std::iter::once(ports.engine.broadcast)
+            .chain(config.ports.leaves.iter().copied())
+            .collect(),
     };
     (client, engine)
 }

@@ -162,7 +162,6 @@ impl TaskTable {
         self.tasks.get(&id)
     }
 
-
     pub(crate) fn balanced_mut(&mut self, id: TaskId) -> Option<&mut BalancedWork> {
         match &mut self.tasks.get_mut(&id)?.work {
             Work::Balanced(work) => Some(work),

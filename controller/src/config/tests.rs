@@ -16,7 +16,8 @@ fn resolve_in(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config
         .chain(environment)
         .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
         .collect();
-    let find = |wanted: &str| environment.iter().rev().find(|(name, _)| name == wanted).map(|(_, v)| v.clone());
+    let find =
+        |wanted: &str| environment.iter().rev().find(|(name, _)| name == wanted).map(|(_, v)| v.clone());
     parse(arguments).expect("they parse").resolve(find, "here".to_owned())
 }
 

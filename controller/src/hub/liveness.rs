@@ -31,7 +31,11 @@ impl Pulse {
 impl Hub {
     /// When the hub must be called again, and why.
     pub(crate) fn next_deadline(&self) -> (Instant, &'static str) {
-        if self.pulse.look < self.pulse.next { (self.pulse.look, "liveness") } else { (self.pulse.next, "heartbeat") }
+        if self.pulse.look < self.pulse.next {
+            (self.pulse.look, "liveness")
+        } else {
+            (self.pulse.next, "heartbeat")
+        }
     }
 
     /// Recomputes [`Hub::next_deadline`]: after everything that may bring one nearer.
@@ -59,7 +63,8 @@ impl Engine {
         if described.version == 0 {
             return format!("Engine {}", self.id);
         }
-        let rank = if described.world_size > 1 { format!("rank {}, ", described.rank) } else { String::new() };
+        let rank =
+            if described.world_size > 1 { format!("rank {}, ", described.rank) } else { String::new() };
         format!("Engine {} ({rank}host {}, pid {})", self.id, described.host, described.pid)
     }
 }

@@ -43,17 +43,19 @@ impl Controller {
                 effects.push(Effect::AnswerStatus { to: client, parent: header, status });
                 return;
             }
-            Query::Records(request) => Err(ErrorContent::new(
+            Query::Records(request) => Err(Box::new(ErrorContent::new(
                 ename::NOT_IMPLEMENTED_ERROR,
-                format!("{request}: this controller keeps no records of tasks; ask the client that submitted them"),
-            )),
-            Query::Unknown(msg_type) => Err(ErrorContent::new(
+                format!(
+                    "{request}: this controller keeps no records of tasks; ask the client that submitted them"
+                ),
+            ))),
+            Query::Unknown(msg_type) => Err(Box::new(ErrorContent::new(
                 ename::KEY_ERROR,
                 python_repr(&format!("Bad Message Type: {}", python_repr(&msg_type))),
-            )),
-            Query::Malformed(reason) => Err(ErrorContent::new(ename::VALUE_ERROR, reason)),
+            ))),
+            Query::Malformed(reason) => Err(Box::new(ErrorContent::new(ename::VALUE_ERROR, reason))),
         };
-        let (msg_type, content) = answer.unwrap_or_else(|error| (HUB_ERROR, json(&Failure::from(error))));
+        let (msg_type, content) = answer.unwrap_or_else(|error| (HUB_ERROR, json(&Failure::from(*error))));
         let stops = msg_type == SHUTDOWN_REPLY;
         effects.push(Effect::Answer { to: client, parent: header.clone(), msg_type, content });
         if stops {
@@ -84,11 +86,12 @@ impl Controller {
         (CONNECTION_REPLY, json(&reply))
     }
 
-    fn queue_reply(&self, request: &QueueRequest) -> Result<Answer, ErrorContent> {
+    fn queue_reply(&self, request: &QueueRequest) -> Result<Answer, Box<ErrorContent>> {
         let mut reply = serde_json::Map::new();
         reply.insert("status".to_owned(), json!("ok"));
         for id in self.resolve(request.targets.as_ref())? {
-            let part = if request.verbose { json(&self.queue_contents(id)) } else { json(&self.queue_lengths(id)) };
+            let part =
+                if request.verbose { json(&self.queue_contents(id)) } else { json(&self.queue_lengths(id)) };
             reply.insert(id.to_string(), part);
         }
         let waiting = self.balanced.waiting_ids();
@@ -102,7 +105,7 @@ impl Controller {
         Ok((QUEUE_REPLY, Json::Object(reply)))
     }
 
-    fn load_reply(&self, request: &QueueRequest) -> Result<Answer, ErrorContent> {
+    fn load_reply(&self, request: &QueueRequest) -> Result<Answer, Box<ErrorContent>> {
         let mut reply = serde_json::Map::new();
         reply.insert("status".to_owned(), json!("ok"));
         for id in self.resolve(request.targets.as_ref())? {
@@ -113,7 +116,7 @@ impl Controller {
     }
 
     /// The engines that a client means, or the error that stock clients know.
-    fn resolve(&self, targets: Option<&Targets>) -> Result<Vec<EngineId>, ErrorContent> {
+    fn resolve(&self, targets: Option<&Targets>) -> Result<Vec<EngineId>, Box<ErrorContent>> {
         let all = || self.hub.engines.keys().copied().collect();
         let targets = match targets {
             None => return Ok(all()),
@@ -122,7 +125,7 @@ impl Controller {
             Some(Targets::Many(many)) => many,
         };
         if targets.is_empty() {
-            return Err(ErrorContent::new(ename::INDEX_ERROR, "No Engines Registered"));
+            return Err(ErrorContent::new(ename::INDEX_ERROR, "No Engines Registered").into());
         }
         let find = |target: &Target| match target {
             Target::Id(id) => {
@@ -138,7 +141,7 @@ impl Controller {
         let unknown: Vec<String> = targets.iter().filter(|target| find(target).is_none()).map(name).collect();
         if !unknown.is_empty() {
             let text = format!("No Such Engine: [{}]", unknown.join(", "));
-            return Err(ErrorContent::new(ename::INDEX_ERROR, text));
+            return Err(ErrorContent::new(ename::INDEX_ERROR, text).into());
         }
         Ok(targets.iter().filter_map(find).collect())
     }

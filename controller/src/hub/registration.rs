@@ -53,10 +53,7 @@ impl Joining {
 impl Hub {
     /// When an engine becomes usable by waiting, or is given up.
     pub(super) fn next_join(&self, settings: &Settings) -> Option<Instant> {
-        self.joining
-            .values()
-            .map(|joining| joining.ready_at(settings).unwrap_or(joining.expires))
-            .min()
+        self.joining.values().map(|joining| joining.ready_at(settings).unwrap_or(joining.expires)).min()
     }
 
     /// The wished id if it is free, else the next one.
@@ -71,26 +68,27 @@ impl Hub {
         id
     }
 
-    fn check_request(&self, request: &RegistrationRequest) -> Result<(), ErrorContent> {
+    fn check_request(&self, request: &RegistrationRequest) -> Result<(), Box<ErrorContent>> {
         let members = request.extension.as_ref().map_or(&[][..], |extension| &extension.members);
         if members.len() >= WORLD_SIZE_MAX {
-            let text = format!("{} ranks in one registration, at most {WORLD_SIZE_MAX} can join", members.len() + 1);
-            return Err(ErrorContent::new(ename::VALUE_ERROR, text));
+            let text =
+                format!("{} ranks in one registration, at most {WORLD_SIZE_MAX} can join", members.len() + 1);
+            return Err(ErrorContent::new(ename::VALUE_ERROR, text).into());
         }
         if self.engines.len() + self.joining.len() + members.len() >= ENGINES_MAX {
             let text = format!("this controller serves at most {ENGINES_MAX} engines; start another one");
-            return Err(ErrorContent::new(ename::VALUE_ERROR, text));
+            return Err(ErrorContent::new(ename::VALUE_ERROR, text).into());
         }
         let mut uuids = std::collections::BTreeSet::new();
         for uuid in std::iter::once(&request.uuid).chain(members.iter().map(|member| &member.uuid)) {
             if !uuid.is_valid() {
                 let text = format!("{} cannot be an engine's uuid", python_repr(uuid.as_str()));
-                return Err(ErrorContent::new(ename::VALUE_ERROR, text));
+                return Err(ErrorContent::new(ename::VALUE_ERROR, text).into());
             }
             let lives = self.by_uuid(uuid.as_str()).is_some_and(|engine| engine.lost_at.is_none());
             if lives || self.joining.contains_key(uuid) || !uuids.insert(uuid) {
                 let text = python_repr(&format!("uuid {} in use", python_repr(uuid.as_str())));
-                return Err(ErrorContent::new(ename::KEY_ERROR, text));
+                return Err(ErrorContent::new(ename::KEY_ERROR, text).into());
             }
         }
         Ok(())
@@ -117,7 +115,8 @@ impl Hub {
     /// An engine that everybody thought lost has echoed: it joins again with its old id. It was reachable
     /// before, so only its heart is waited for.
     pub(super) fn rejoin(&mut self, now: Instant, identity: &[u8], settings: &Settings) {
-        let Some((uuid, departed)) = std::str::from_utf8(identity).ok().and_then(|uuid| self.recall(uuid)) else {
+        let Some((uuid, departed)) = std::str::from_utf8(identity).ok().and_then(|uuid| self.recall(uuid))
+        else {
             return;
         };
         let expires = now + settings.registration_timeout;
@@ -160,12 +159,13 @@ impl Controller {
     ) {
         if let Err(error) = self.hub.check_request(&request) {
             tracing::warn!(uuid = %request.uuid, error = %error.evalue, "registration refused");
-            effects.push(answer(identity, header, &Failure::from(error)));
+            effects.push(answer(identity, header, &Failure::from(*error)));
             return;
         }
         let extension = request.extension.unwrap_or_default();
         // One that comes back before it was found missing leaves first, so that what it had is answered.
-        for uuid in std::iter::once(&request.uuid).chain(extension.members.iter().map(|member| &member.uuid)) {
+        for uuid in std::iter::once(&request.uuid).chain(extension.members.iter().map(|member| &member.uuid))
+        {
             if let Some(engine) = self.hub.by_uuid(uuid.as_str()) {
                 let id = engine.id;
                 self.lose_engine(now, id, true, "it registered anew", effects);

@@ -102,7 +102,11 @@ fn ours(rank: u32) -> EngineDescription {
 
 fn our_registration(number: u32) -> Event {
     let extension = Some(Registration { engine: ours(number), members: vec![] });
-    registration(RegistrationRequest { uuid: uuid(number).as_str().into(), id: Some(EngineId(number)), extension })
+    registration(RegistrationRequest {
+        uuid: uuid(number).as_str().into(),
+        id: Some(EngineId(number)),
+        extension,
+    })
 }
 
 fn beat(number: u32) -> Event {
@@ -163,7 +167,12 @@ fn direct(msg_id: &str, engine: u32) -> Event {
 }
 
 fn forwarded(channel: Channel, engine: u32, task: u64, msg_id: &str) -> Effect {
-    Effect::Forward { channel, engine: uuid(engine).as_str().into(), task: TaskId(task), message: message(msg_id) }
+    Effect::Forward {
+        channel,
+        engine: uuid(engine).as_str().into(),
+        task: TaskId(task),
+        message: message(msg_id),
+    }
 }
 
 /// A reply that differs from all others.

@@ -341,7 +341,8 @@ impl Controller {
         });
         let bytes = request.message.byte_len();
         let error = if self.balanced.bytes.saturating_add(bytes) > TASK_BYTES_MAX {
-            let text = format!("tasks that have not ended hold {TASK_BYTES_MAX} bytes already; wait for some");
+            let text =
+                format!("tasks that have not ended hold {TASK_BYTES_MAX} bytes already; wait for some");
             Some(ErrorContent::new(ename::RUNTIME_ERROR, text))
         } else if targets.as_ref().is_some_and(BTreeSet::is_empty) {
             let names: Vec<&str> = metadata.targets.iter().map(EngineUuid::as_str).collect();
@@ -402,7 +403,9 @@ impl Controller {
                 need.learn(&id, finished);
             } else if !self.balanced.live.contains_key(&id) {
                 let text = if self.balanced.finished.has_forgotten() {
-                    format!("task '{id}' was never submitted here, or ended more than {FINISHED_TASKS_REMEMBERED} tasks ago")
+                    format!(
+                        "task '{id}' was never submitted here, or ended more than {FINISHED_TASKS_REMEMBERED} tasks ago"
+                    )
                 } else {
                     format!("task '{id}' was never submitted here")
                 };
@@ -482,13 +485,18 @@ impl Controller {
 
     pub(crate) fn add_to_schedule(&mut self, engine: EngineId, is_ours: bool, effects: &mut Vec<Effect>) {
         let window = match self.settings.window {
-            None => if is_ours { WINDOW_OURS } else { WINDOW_STOCK },
+            None => {
+                if is_ours {
+                    WINDOW_OURS
+                } else {
+                    WINDOW_STOCK
+                }
+            }
             Some(0) => usize::MAX,
             Some(window) => window,
         };
         self.balanced.add_engine(engine, window);
-        let picky: Vec<TaskId> =
-            self.balanced.waiting.difference(&self.balanced.open).copied().collect();
+        let picky: Vec<TaskId> = self.balanced.waiting.difference(&self.balanced.open).copied().collect();
         for id in picky {
             let work = self.tasks.balanced(id).expect("waiting tasks are balanced");
             if work.after.is_met() && work.follow.is_met() && work.permits(engine) {

@@ -3,7 +3,6 @@
 //! The fan-out is flat. Neither peer can tell it from the original's tree, and results stay in the order of the
 //! request's targets.
 
-use std::collections::BTreeMap;
 use bytes::Bytes;
 use protocol::error::{ErrorContent, ename};
 use protocol::frames::WireMessage;
@@ -12,6 +11,7 @@ use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::message::execute::BroadcastMetadata;
 use protocol::message::{Failure, Status};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 
 use super::{refuse, reply_type_of};
 use crate::hub::registration::json;
@@ -78,7 +78,8 @@ impl Controller {
                 work: Work::Share { engine: *named, broadcast, place },
             };
             let Some(engine) = self.hub.by_uuid(uuid.as_str()).map(|engine| engine.id) else {
-                let error = ErrorContent::new(ename::ENGINE_ERROR, format!("Engine '{uuid}' is not registered"));
+                let error =
+                    ErrorContent::new(ename::ENGINE_ERROR, format!("Engine '{uuid}' is not registered"));
                 if metadata.is_coalescing {
                     results[place] = Some(Share::Failed(error));
                 } else {
@@ -133,7 +134,13 @@ impl Controller {
     }
 
     /// Ends a share in its engine's stead.
-    pub(super) fn fail_share(&mut self, task: Task, uuid: &EngineUuid, error: &str, effects: &mut Vec<Effect>) {
+    pub(super) fn fail_share(
+        &mut self,
+        task: Task,
+        uuid: &EngineUuid,
+        error: &str,
+        effects: &mut Vec<Effect>,
+    ) {
         let &Work::Share { broadcast, place, .. } = &task.work else { unreachable!("the caller has looked") };
         let error = ErrorContent::new(ename::ENGINE_ERROR, error);
         if self.broadcasts.0.contains_key(&broadcast) {

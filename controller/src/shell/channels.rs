@@ -178,7 +178,8 @@ impl Channels {
         let control_in = Socket::router(context, &named("control_in"))?;
         let mux_in = Socket::router(context, &named("mux_in"))?;
         let task_in = Socket::router(context, &named("task_in"))?;
-        let iopub_out = Socket::publisher(context, &output(Some(format!("{}_iopub", session.id()).into_bytes())))?;
+        let iopub_out =
+            Socket::publisher(context, &output(Some(format!("{}_iopub", session.id()).into_bytes())))?;
         let notification = Socket::publisher(context, &output(None))?;
         let root = Socket::router(context, &named("sub_scheduler_0"))?;
         let mut client_port = Binder::new(&client_interface, &mut ports.client, &mut ports.common);
@@ -293,7 +294,11 @@ impl Channels {
         Ok(true)
     }
 
-    fn receive_requests(&mut self, channel: Channel, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+    fn receive_requests(
+        &mut self,
+        channel: Channel,
+        events: &mut Vec<Event>,
+    ) -> Result<bool, TransportError> {
         for taken in 0..RECEIVED_PER_ROUND_MAX {
             let Some(received) = self.relays[place(channel)].clients.receive()? else { return Ok(taken > 0) };
             let Some((routing, message)) = self.open(channel.name(), received) else { continue };
@@ -357,36 +362,47 @@ impl Channels {
     }
 
     /// Answers a request whose metadata nobody can read.
-    fn refuse(&mut self, client: Client, message: &Message, error: &ErrorContent) -> Result<(), TransportError> {
+    fn refuse(
+        &mut self,
+        client: Client,
+        message: &Message,
+        error: &ErrorContent,
+    ) -> Result<(), TransportError> {
         let Some(msg_type) = reply_type(&message.header.msg_type) else { return Ok(()) };
         let content = Failure::from(error.clone());
         let reply = self.session.reply(today(), &msg_type, &message.wire.header, &Empty {}, &content, vec![]);
-        self.to_client(&client, None, &reply)
+        self.send_to_client(&client, None, &reply)
     }
 
     /// Does what the machine wants; true if that is to end.
     pub(super) fn perform(&mut self, effect: Effect) -> Result<bool, TransportError> {
         match effect {
             Effect::Forward { channel, engine, task, message } => {
-                self.to_engine(channel, engine, task, &message)?;
+                self.send_to_engine(channel, engine, task, &message)?;
             }
             Effect::Share { engine, task, header, message, metadata } => {
                 let share = self.session.readdress(&message, &header, &*metadata);
-                self.to_engine(Channel::Broadcast, engine, task, &share)?;
+                self.send_to_engine(Channel::Broadcast, engine, task, &share)?;
             }
             Effect::Stop { engine } => {
                 let content = Shutdown::default();
                 let request = self.session.message(today(), SHUTDOWN_REQUEST, &Empty {}, &content, vec![]);
-                self.to_engine(Channel::Control, engine, TaskId::NONE, &request)?;
+                self.send_to_engine(Channel::Control, engine, TaskId::NONE, &request)?;
             }
             Effect::Relay { client, engine, message } => {
-                self.to_client(&client, Some(engine.as_str().as_bytes()), &message)?;
+                self.send_to_client(&client, Some(engine.as_str().as_bytes()), &message)?;
             }
             Effect::Reply { client, engine, parent, msg_type, metadata, content, buffers } => {
                 let reply = self.session.reply(today(), &msg_type, &parent, &metadata, &content, buffers);
-                self.to_client(&client, engine.as_ref().map(|engine| engine.as_str().as_bytes()), &reply)?;
+                self.send_to_client(
+                    &client,
+                    engine.as_ref().map(|engine| engine.as_str().as_bytes()),
+                    &reply,
+                )?;
             }
-            Effect::Answer { to, parent, msg_type, content } => self.answer(to, &parent, msg_type, &content)?,
+            Effect::Answer { to, parent, msg_type, content } => {
+                self.answer(to, &parent, msg_type, &content)?
+            }
             Effect::AnswerStatus { to, parent, status } => {
                 let status = self.complete(*status);
                 self.answer(to, &parent, protocol::extension::CLUSTER_STATUS_REPLY, &status)?;
@@ -401,7 +417,7 @@ impl Channels {
         Ok(false)
     }
 
-    fn to_engine(
+    fn send_to_engine(
         &mut self,
         channel: Channel,
         engine: protocol::id::EngineUuid,
@@ -416,7 +432,7 @@ impl Channels {
     }
 
     /// Replies carry the engine's name before the delimiter, as stock ones do. A client that is gone gets nothing.
-    fn to_client(
+    fn send_to_client(
         &mut self,
         client: &Client,
         engine: Option<&[u8]>,
@@ -537,7 +553,8 @@ impl<'a> Binder<'a> {
     /// The next number whose file does not exist: libzmq would take over another controller's file.
     fn bind_ipc(&mut self, socket: &Socket) -> Result<u16, TransportError> {
         let path = self.interface.trim_start_matches("ipc://");
-        while self.next_ipc < u16::MAX && std::path::Path::new(&format!("{path}:{}", self.next_ipc)).exists() {
+        while self.next_ipc < u16::MAX && std::path::Path::new(&format!("{path}:{}", self.next_ipc)).exists()
+        {
             self.next_ipc += 1;
         }
         socket.bind(&format!("{}:{}", self.interface, self.next_ipc))?;

@@ -41,7 +41,10 @@ pub(super) fn request(
             let is_abort = message.header.msg_type == ABORT_REQUEST;
             // One that cannot be read is the engine's to complain about.
             let request = is_abort.then(|| message.content::<AbortRequest>().ok()).flatten();
-            Ok(Target::Control { engine, aborted: request.map(|request| request.msg_ids).unwrap_or_default() })
+            Ok(Target::Control {
+                engine,
+                aborted: request.map(|request| request.msg_ids).unwrap_or_default(),
+            })
         }
         Channel::Task => message.metadata().map(|metadata| Target::Balanced(Box::new(metadata))),
         Channel::Broadcast => message.metadata().map(|metadata| Target::Broadcast(Box::new(metadata))),

@@ -22,10 +22,7 @@ fn tasks_go_to_the_least_loaded_engine_and_wait_when_all_windows_are_full() {
     assert_eq!(sim.on(plain_task("a")), [forwarded(Channel::Task, 1, 1, "a")]);
     assert_eq!(sim.on(plain_task("b")), [forwarded(Channel::Task, 0, 2, "b")]);
     assert_eq!(sim.on(plain_task("c")), []);
-    assert_eq!(
-        sim.on(finished(0, 2)),
-        [relayed(Channel::Task, 0, 2), forwarded(Channel::Task, 0, 3, "c")]
-    );
+    assert_eq!(sim.on(finished(0, 2)), [relayed(Channel::Task, 0, 2), forwarded(Channel::Task, 0, 3, "c")]);
 }
 
 #[test]
@@ -116,10 +113,7 @@ fn a_task_for_named_engines_waits_for_these_and_lets_others_pass() {
     assert_eq!(sim.on(task("b", for_targets(&[0]))), []);
     assert_eq!(sim.on(plain_task("c")), [forwarded(Channel::Task, 1, 3, "c")]);
     assert_eq!(sim.on(finished(1, 3)), [relayed(Channel::Task, 1, 3)]);
-    assert_eq!(
-        sim.on(finished(0, 1)),
-        [relayed(Channel::Task, 0, 1), forwarded(Channel::Task, 0, 2, "b")]
-    );
+    assert_eq!(sim.on(finished(0, 1)), [relayed(Channel::Task, 0, 1), forwarded(Channel::Task, 0, 2, "b")]);
 }
 
 #[test]

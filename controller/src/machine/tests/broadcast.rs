@@ -18,7 +18,13 @@ fn share(engine: u32, task: u64, result: &'static str, status: Status) -> Event 
     let header = header(&format!("r{engine}"), "apply_reply");
     let message = wire(&header, json!({}), json!({ "status": status, "from": engine }), &[result]);
     let outcome = Some(Outcome { status, dependencies_met: true });
-    Event::Replied { channel: Channel::Broadcast, identity: identity(engine), task: TaskId(task), outcome, message }
+    Event::Replied {
+        channel: Channel::Broadcast,
+        identity: identity(engine),
+        task: TaskId(task),
+        outcome,
+        message,
+    }
 }
 
 fn coalesced(effects: &[Effect]) -> (Json, Json, Vec<String>) {
@@ -47,7 +53,12 @@ fn each_engine_gets_the_message_under_an_id_of_its_own() {
     let share = |engine: &str| (engine.to_owned(), format!("m_{engine}"), Some(MsgId::from("m")));
     assert_eq!(shares, [share("e1"), share("e0")]);
     let reply = reply_of(0, 2);
-    let effects = sim.on(replied(Channel::Broadcast, 0, 2, Some(Outcome { status: Status::Ok, dependencies_met: true })));
+    let effects = sim.on(replied(
+        Channel::Broadcast,
+        0,
+        2,
+        Some(Outcome { status: Status::Ok, dependencies_met: true }),
+    ));
     let client = client(Channel::Broadcast);
     assert_eq!(effects, [Effect::Relay { client, engine: "e0".into(), message: reply }]);
 }
@@ -82,7 +93,7 @@ fn an_unknown_target_ends_its_part_at_once() {
     let effects = sim.on(broadcast(&[0, 9], false));
     assert_eq!(error_names(&effects), [pair("m_e9", "EngineError")]);
     let mut sim = Sim::with_engines(1);
-    assert_eq!(error_names(&sim.on(broadcast(&[0, 9], true))), [("".to_owned(), "".to_owned()); 0]);
+    assert!(errors(&sim.on(broadcast(&[0, 9], true))).is_empty());
     let (_, content, _) = coalesced(&sim.on(share(0, 1, "zero", Status::Ok)));
     assert_eq!(content["ename"], "EngineError");
 }

@@ -65,7 +65,10 @@ fn dead_and_unknown_engines_are_no_targets() {
 fn an_unknown_question_gets_the_words_of_the_original() {
     let (msg_type, content) = answer(&Sim::new().on(asked(Query::Unknown("x".into()))));
     assert_eq!(msg_type, "hub_error");
-    assert_eq!((&content["ename"], &content["evalue"]), (&json!("KeyError"), &json!("\"Bad Message Type: 'x'\"")));
+    assert_eq!(
+        (&content["ename"], &content["evalue"]),
+        (&json!("KeyError"), &json!("\"Bad Message Type: 'x'\""))
+    );
 }
 
 #[test]

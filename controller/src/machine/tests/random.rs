@@ -139,10 +139,18 @@ fn run(steps: Vec<Step>) {
                         ledger.expected.insert(format!("{id}_{}", uuid(*number)), 1);
                     }
                 }
-                let targets =
-                    targets.into_iter().map(|number| (uuid(number).as_str().into(), EngineId(number))).collect();
-                let metadata = BroadcastMetadata { targets, is_broadcast: true, is_coalescing, ..Default::default() };
-                sim.on(submitted(Channel::Broadcast, &id, "apply_request", Target::Broadcast(Box::new(metadata))))
+                let targets = targets
+                    .into_iter()
+                    .map(|number| (uuid(number).as_str().into(), EngineId(number)))
+                    .collect();
+                let metadata =
+                    BroadcastMetadata { targets, is_broadcast: true, is_coalescing, ..Default::default() };
+                sim.on(submitted(
+                    Channel::Broadcast,
+                    &id,
+                    "apply_request",
+                    Target::Broadcast(Box::new(metadata)),
+                ))
             }
             Step::Reply { pick, status, met } => {
                 if ledger.sent.is_empty() {

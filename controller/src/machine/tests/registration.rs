@@ -61,7 +61,8 @@ fn an_engine_of_ours_can_be_used_as_soon_as_it_was_heard_everywhere() {
 #[test]
 fn a_world_joins_in_one_message_and_each_rank_when_it_can_be_reached() {
     let mut sim = Sim::new();
-    let members = (1..4).map(|rank| Member { uuid: uuid(rank).as_str().into(), engine: ours(rank) }).collect();
+    let members =
+        (1..4).map(|rank| Member { uuid: uuid(rank).as_str().into(), engine: ours(rank) }).collect();
     let extension = Some(Registration { engine: ours(0), members });
     let request = RegistrationRequest { uuid: "e0".into(), id: Some(EngineId(0)), extension };
     let (_, content) = answer(&sim.on(registration(request)));
