@@ -237,8 +237,10 @@ fn end(served: Served, place: Place) -> ExitCode {
         Ending::ControllerLost => (FINALIZE_PATIENCE, EXIT_CONTROLLER_LOST),
         Ending::Broken(_) => (FINALIZE_PATIENCE, 1),
     };
+    let start = Instant::now();
     let left = place.finalize(patience);
     served.finish();
+    tracing::debug!(seconds = start.elapsed().as_secs_f64(), "left the world");
     match left {
         Ok(()) => ExitCode::from(code),
         Err(reason) => {
