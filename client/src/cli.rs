@@ -269,6 +269,7 @@ mod tests {
             Cli::try_parse_from(["client", "px", "1+1", "--targets", "0,2", "--timeout", "2.5"]).unwrap();
         assert_eq!(cli.global.targets, Targets::from([0, 2]));
         assert_eq!(cli.global.timeout, Some(Duration::from_millis(2500)));
+        assert!(Cli::try_parse_from(["client", "run", "setup.rhai"]).unwrap().global.file.is_none());
         assert!(Cli::try_parse_from(["client", "--timeout", "-1", "px", "1"]).is_err());
         assert!(Cli::try_parse_from(["client", "--targets", "x", "px", "1"]).is_err());
     }

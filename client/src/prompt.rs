@@ -131,7 +131,7 @@ impl Prompt {
             parse::Line::Command(command, arguments) => (command.run)(self, arguments),
             parse::Line::Unknown(word) => {
                 let known =
-                    command::closest(word).map(|name| format!("; did you mean %{name}?")).unwrap_or_default();
+                    command::closest(word).map(|name| format!("; did you mean %{name}")).unwrap_or_default();
                 Err(crate::cli::Usage(format!("%{word} is no command{known}; help lists them")).into())
             }
             parse::Line::Code(code) => self.execute(code),

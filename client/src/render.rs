@@ -327,9 +327,9 @@ mod tests {
             evalue: "oops".into(),
             traceback: [
                 "Traceback (most recent call last):",
-                "cell 1, line 2, column 5",
-                "  throw \"oops\"",
-                "  ^",
+                "  cell 1, line 2, column 5",
+                "    throw \"oops\"",
+                "    ^",
                 "RuntimeError: oops",
             ]
             .map(str::to_owned)

@@ -150,6 +150,12 @@ impl From<Vec<EngineId>> for Targets {
     }
 }
 
+impl From<EngineId> for Targets {
+    fn from(id: EngineId) -> Targets {
+        Targets::from(vec![id])
+    }
+}
+
 impl From<u32> for Targets {
     fn from(id: u32) -> Targets {
         Targets::Some(vec![Selection::One(i64::from(id))])

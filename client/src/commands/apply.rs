@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// A function of the engines' namespace.
     function: String,
     /// Its arguments.
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     arguments: Vec<String>,
     /// Call it once, on whichever engine has room, instead of on every engine.
     #[arg(long)]

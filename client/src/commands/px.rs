@@ -14,14 +14,14 @@ use crate::cli::App;
     after_help = "Examples:\n  client px 'a = rand(100)'\n  client px 's = psum(a)'\n  client --targets 0 px 'a.mean()' --json\n  echo 'rank()' | client px -"
 )]
 pub(crate) struct Args {
-    /// The code; - reads it from standard input. Several arguments are lines.
-    #[arg(required = true, allow_hyphen_values = true)]
-    code: Vec<String>,
+    /// The code; - reads it from standard input.
+    #[arg(allow_hyphen_values = true)]
+    code: String,
 }
 
 impl Args {
     pub(crate) fn run(self, app: &App) -> anyhow::Result<()> {
-        let mut code = self.code.join("\n");
+        let mut code = self.code;
         if code == "-" {
             code.clear();
             std::io::stdin().lock().read_to_string(&mut code).context("read code from standard input")?;

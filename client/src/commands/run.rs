@@ -11,11 +11,12 @@ use crate::cli::App;
 )]
 pub(crate) struct Args {
     /// The file; it is read here, not on the engines.
-    file: PathBuf,
+    #[arg(value_name = "FILE")]
+    path: PathBuf,
 }
 
 impl Args {
     pub(crate) fn run(self, app: &App) -> anyhow::Result<()> {
-        app.show(&app.view().run_file(&self.file)?).map(drop)
+        app.show(&app.view().run_file(&self.path)?).map(drop)
     }
 }

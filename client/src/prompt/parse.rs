@@ -1,6 +1,6 @@
 //! What a line is: a command, or code; and whether it is complete.
 
-use super::command::{COMMANDS, Command};
+use super::command::{COMMANDS, Command, Completion};
 
 /// A line, understood.
 #[derive(Debug)]
@@ -54,10 +54,11 @@ fn reads_as_command(rest: &str) -> bool {
 
 /// Whether brackets, strings or comments are still open, so that another line belongs to this one.
 pub(super) fn is_unfinished(text: &str) -> bool {
-    if !matches!(line(text), Line::Code(_))
-        && !text.trim_start().trim_start_matches('%').starts_with(['p', 't'])
-    {
-        return false; // Only the commands that take code go over several lines.
+    match line(text) {
+        // Only commands that take code go over several lines.
+        Line::Command(command, _) if command.completion != Completion::Code => return false,
+        Line::Unknown(_) => return false,
+        Line::Command(..) | Line::Code(_) => {}
     }
     let mut depth = 0_i64;
     let mut characters = text.chars().peekable();
