@@ -12,12 +12,13 @@ pub mod place;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use protocol::extension::{EngineDescription, identity};
 use protocol::id::EngineUuid;
 use protocol::message::output::ExecutionState;
-use protocol::{Date, Receiver, Session, Signer};
+use protocol::{Date, Key, Receiver, Session, Signer};
 use transport::monitor::Monitor;
 use transport::poll::{PollItem, poll};
 use transport::profile::Profile;
@@ -102,52 +103,124 @@ pub fn run(
         tracing::debug!(name, "option ignored");
     }
 
-    let uuid = EngineUuid::from(transport::random::id());
-    let pid = std::process::id();
-    let file = file::find(settings, &profile, place)?;
-    let key = file::key(&file);
-    let user = std::env::var("USER").unwrap_or_else(|_| "username".to_owned());
-    let session = |voice: u32| Session::new(uuid.as_str().into(), user.clone(), pid | (voice << 30), &key);
-    let context = Context::new(1).map_err(Failure::transport)?;
-    let plugs = Plugs::new(&context, &uuid, file).map_err(Failure::transport)?;
-    let description = EngineDescription {
-        version: protocol::extension::VERSION,
-        host: file::hostname(),
-        pid,
-        world: None,
-        rank: u32::try_from(place.rank()).unwrap_or(u32::MAX),
-        world_size: u32::try_from(place.size()).unwrap_or(u32::MAX),
-        runner: "script".to_owned(),
-    };
+    let membership = join_cluster(settings, &profile, place)?;
+    let (mut main, control, shared) = assemble(settings, place, membership, interrupt, make_runner)?;
+    let ending = main.serve().unwrap_or_else(|error| Ending::Broken(error.to_string()));
+    tracing::info!(?ending, "engine ends");
+    drop(main); // It holds the world, which MPI can leave only as a whole.
+    shared.leave();
+    Ok(Served { ending, shared, control })
+}
 
-    // Three voices of one session: each numbers its own messages, so that none needs a lock.
-    let (shell_session, mut control_session, iopub_session) = (session(0), session(1), session(2));
-    let mut receiver = Receiver::new(Signer::new(&key));
+/// The voices of one engine: sessions of one name that number their messages each for itself, so that none needs
+/// a lock.
+struct Voices {
+    uuid: EngineUuid,
+    user: String,
+    pid: u32,
+    key: Key,
+}
+
+impl Voices {
+    /// For requests to the hub and control replies.
+    fn control(&self) -> Session {
+        self.voice(0)
+    }
+
+    /// For replies.
+    fn shell(&self) -> Session {
+        self.voice(1)
+    }
+
+    /// For output.
+    fn iopub(&self) -> Session {
+        self.voice(2)
+    }
+
+    /// For what the shell socket says unasked.
+    fn ready(&self) -> Session {
+        self.voice(3)
+    }
+
+    /// Process ids have 22 bits; the number of the voice is put above them.
+    fn voice(&self, number: u32) -> Session {
+        let process = self.pid | (number << 30);
+        Session::new(self.uuid.as_str().into(), self.user.clone(), process, &self.key)
+    }
+
+    fn receiver(&self) -> Receiver {
+        Receiver::new(Signer::new(&self.key))
+    }
+}
+
+/// An engine that the hub knows.
+struct Membership {
+    voices: Voices,
+    plugs: Plugs,
+    registration: Socket,
+    session: Session,
+    receiver: Receiver,
+    joined: Joined,
+}
+
+/// # Collective
+/// Finds the controller and registers.
+fn join_cluster(settings: &Settings, profile: &Profile, place: &Place) -> Result<Membership, Failure> {
+    let file = file::find(settings, profile, place)?;
+    let voices = Voices {
+        uuid: EngineUuid::from(transport::random::id()),
+        user: std::env::var("USER").unwrap_or_else(|_| "username".to_owned()),
+        pid: std::process::id(),
+        key: file::key(&file),
+    };
+    let context = Context::new(1).map_err(Failure::transport)?;
+    let plugs = Plugs::new(&context, &voices.uuid, file).map_err(Failure::transport)?;
     let url = settings.url.clone();
     let url = url.unwrap_or_else(|| plugs.file().common.url(plugs.file().common.registration));
     let registration = plugs.registration(&url).map_err(Failure::transport)?;
+    let (mut session, mut receiver) = (voices.control(), voices.receiver());
     let joined = join::join(Joining {
         settings,
         place,
         socket: &registration,
         url: &url,
-        uuid: &uuid,
-        description,
-        session: &mut control_session,
+        uuid: &voices.uuid,
+        description: EngineDescription {
+            version: protocol::extension::VERSION,
+            host: file::hostname(),
+            pid: voices.pid,
+            world: None,
+            rank: u32::try_from(place.rank()).unwrap_or(u32::MAX),
+            world_size: u32::try_from(place.size()).unwrap_or(u32::MAX),
+            runner: "script".to_owned(),
+        },
+        session: &mut session,
         receiver: &mut receiver,
     })?;
-    let Joined { id, heartbeat_interval, extended, description } = joined;
-    let name = Name { uuid: uuid.clone(), id };
+    Ok(Membership { voices, plugs, registration, session, receiver, joined })
+}
 
+/// Connects everything, the heart last, and starts the control thread.
+fn assemble(
+    settings: &Settings,
+    place: &Place,
+    membership: Membership,
+    interrupt: Interrupt,
+    make_runner: impl FnOnce(&Place) -> Box<dyn Runner>,
+) -> Result<(Shell, JoinHandle<()>, Arc<Shared>), Failure> {
+    let Membership { voices, plugs, registration, mut session, receiver, joined } = membership;
+    let Joined { id, heartbeat_interval, extended, description } = joined;
+    let name = Name { uuid: voices.uuid.clone(), id };
     let (main_waker, main_wake) = waker().map_err(Failure::transport)?;
     let (control_waker, control_wake) = waker().map_err(Failure::transport)?;
-    let shared =
-        Arc::new(Shared::new(interrupt.clone(), place.wait_status(), main_waker, control_waker.clone()));
+    let status = place.wait_status();
+    let shared = Arc::new(Shared::new(interrupt.clone(), status, main_waker, control_waker.clone()));
+
     let shell = Rc::new(plugs.shell(id).map_err(Failure::transport)?);
     let control = plugs.control().map_err(Failure::transport)?;
     let iopub = plugs.iopub().map_err(Failure::transport)?;
     wait_for_subscription(&iopub)?;
-    let iopub = Iopub::new(Box::new(iopub), iopub_session, uuid.clone(), id, control_waker.clone());
+    let iopub = Iopub::new(Box::new(iopub), voices.iopub(), voices.uuid.clone(), id, control_waker.clone());
     let iopub = Arc::new(iopub);
     iopub.status(ExecutionState::Starting);
     let mut executor = Executor::new(Parts {
@@ -155,7 +228,7 @@ pub fn run(
         communicator: place.communicator(),
         interrupt: interrupt.clone(),
         name: name.clone(),
-        session: shell_session,
+        session: voices.shell(),
         shell: Box::new(Rc::clone(&shell)),
         iopub: Arc::clone(&iopub),
     });
@@ -163,14 +236,13 @@ pub fn run(
     run_startup_code(settings, &mut executor)?;
 
     let leaf = identity::broadcast_leaf(id.0 as usize % plugs.file().broadcast.len());
-    let whom = |identities: &[&str], session: &mut Session| {
+    let tell = |identities: &[&str], session: &mut Session| {
         if extended { Ready::tell(identities, session, now()) } else { Ready::nobody() }
     };
-    let control_ready = whom(&[identity::CONTROL_OUT], &mut control_session);
-    // The executor's session numbers the replies; these few messages have a voice of their own.
-    let shell_ready = whom(&[identity::MUX_OUT, identity::TASK_OUT, &leaf], &mut session(3));
+    let shell_ready = tell(&[identity::MUX_OUT, identity::TASK_OUT, &leaf], &mut voices.ready());
+    let control_ready = tell(&[identity::CONTROL_OUT], &mut session);
     let heart = plugs.heart().map_err(Failure::transport)?;
-    let monitor = Monitor::attach(&context, &heart.ping).map_err(Failure::transport)?;
+    let monitor = Monitor::attach(plugs.context(), &heart.ping).map_err(Failure::transport)?;
     plugs.start_heart(&heart).map_err(Failure::transport)?;
 
     let control = Control::new(control::Parts {
@@ -183,7 +255,7 @@ pub fn run(
         wake: control_wake,
         signals,
         receiver,
-        session: control_session,
+        session,
         ready: control_ready,
         name,
         description,
@@ -192,22 +264,17 @@ pub fn run(
     let thread = std::thread::Builder::new().name("control".to_owned());
     let thread = thread.spawn(move || control.run()).map_err(Failure::thread)?;
     tracing::info!(rank = place.rank(), "Completed registration with id {id}");
-
-    let mut main = Shell {
+    let main = Shell {
         socket: shell,
         executor,
-        receiver: Receiver::new(Signer::new(&key)),
+        receiver: voices.receiver(),
         ready: shell_ready,
         shared: Arc::clone(&shared),
         wake: main_wake,
         drive: place.driver(),
         names_changed: true,
     };
-    let ending = main.serve().unwrap_or_else(|error| Ending::Broken(error.to_string()));
-    tracing::info!(?ending, "engine ends");
-    drop(main); // It holds the world, which MPI can leave only as a whole.
-    shared.leave();
-    Ok(Served { ending, shared, control: thread })
+    Ok((main, thread, shared))
 }
 
 /// An engine that has left its cluster, but not yet its world.
@@ -215,7 +282,7 @@ pub struct Served {
     /// Why it ended.
     pub ending: Ending,
     shared: Arc<Shared>,
-    control: std::thread::JoinHandle<()>,
+    control: JoinHandle<()>,
 }
 
 impl Served {

@@ -15,6 +15,7 @@ impl WaitStatus {
     }
 
     /// The rank waits, or does not any more.
+    #[cfg(feature = "mpi")]
     pub(crate) fn set(&self, waiting: Option<Waiting>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
     }
