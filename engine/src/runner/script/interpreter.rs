@@ -99,8 +99,9 @@ pub(super) fn run(
     let prepared = prepare(engine, &ended, session.as_ref())
         .map_err(|complaint| report::of_complaint(&typed(map.clone()), complaint))?;
     let source = Rc::new(typed(prepared.map.after(map)));
-    let cell =
-        engine.compile(&prepared.text).map_err(|error| report::of_run(session, &source, *Box::<rhai::EvalAltResult>::from(error)))?;
+    let cell = engine
+        .compile(&prepared.text)
+        .map_err(|error| report::of_run(session, &source, *Box::<rhai::EvalAltResult>::from(error)))?;
     let runnable = {
         let mut library = session.library.borrow_mut();
         // A function is replaced by its new definition, whatever number of parameters either has.
