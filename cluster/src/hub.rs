@@ -10,7 +10,7 @@ use protocol::id::EngineId;
 use protocol::message::notification::{
     EngineNotification, REGISTRATION_NOTIFICATION, SHUTDOWN_NOTIFICATION, UNREGISTRATION_NOTIFICATION,
 };
-use protocol::message::{Empty, control, hub};
+use protocol::message::{Empty, Status, control, hub};
 use protocol::{Date, Message, Receiver, Session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -148,7 +148,9 @@ impl HubLink {
             if msg_type != reply && msg_type != hub::HUB_ERROR {
                 continue;
             }
-            if let Ok(error) = message.content::<protocol::message::Failure>() {
+            if let Ok(error) = message.content::<protocol::message::Failure>()
+                && error.status == Status::Error
+            {
                 let ErrorContent { ename, evalue, .. } = error.error;
                 return Err(Failure::failed(format!("the hub refused {request}"))
                     .because(format!("{ename}: {evalue}")));

@@ -223,6 +223,21 @@ fn a_second_start_is_refused_and_the_first_is_left_alone() {
 }
 
 #[test]
+fn a_controller_that_was_started_by_hand_is_not_replaced() {
+    let lab = Lab::new();
+    let mut by_hand = lab.controller_by_hand();
+
+    let start = lab.start(&["-n", "1"]).wait();
+
+    assert_eq!(start.code, 1);
+    let failure = start.failure();
+    assert!(failure["hint"].as_str().unwrap().starts_with("add engines to it with: cluster"), "{failure}");
+    assert!(by_hand.try_wait().unwrap().is_none(), "it still runs");
+    by_hand.kill().unwrap();
+    by_hand.wait().unwrap();
+}
+
+#[test]
 fn a_stale_file_does_not_hinder_a_start() {
     let lab = Lab::new();
     let mut start = lab.start(&["-n", "1"]);

@@ -66,6 +66,24 @@ impl Lab {
         self.spawn(&line)
     }
 
+    /// A controller that no `cluster` knows of, with its connection files in place.
+    pub fn controller_by_hand(&self) -> Child {
+        let child = Command::new(fake())
+            .arg("controller")
+            .arg(format!("--profile-dir={}", self.dir.path().display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.seen.borrow_mut().push(i32::try_from(child.id()).unwrap());
+        let deadline = Instant::now() + DEADLINE;
+        while !self.security("ipcontroller-engine.json").exists() {
+            assert!(Instant::now() < deadline, "the controller wrote no files");
+            std::thread::yield_now();
+        }
+        child
+    }
+
     /// Any command, to its end.
     pub fn run(&self, arguments: &[&str]) -> Ended {
         self.spawn(arguments).wait()
