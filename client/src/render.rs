@@ -141,14 +141,10 @@ pub(crate) fn errors(outcomes: &[EngineOutcome], style: Style) -> String {
     });
     let mut page = String::new();
     for (origins, (head, body)) in group(failed) {
-        let who = match origins.as_slice() {
-            [] => String::new(),
-            [one] => format!(" on {} {}", if one.is_rank { "rank" } else { "engine" }, one.number),
-            many if many.len() == outcomes.len() => format!(" on all {} ranks", many.len()),
-            many => format!(" on ranks {}", ranges(&numbers(many))),
-        };
-        writeln!(page, "{}{}", style.error(&head), style.bold(&who))
-            .expect("a string takes what is written to it");
+        let prefix = if outcomes.len() <= 1 { String::new() } else { group_prefix(&origins) };
+        let rank = if let [one] = origins.as_slice() { Some(one.number) } else { None };
+        let label = if prefix.is_empty() { prefix } else { style.label(rank, &prefix) };
+        writeln!(page, "{label}{}", style.error(&head)).expect("a string takes what is written to it");
         for line in body {
             let indent = if line.starts_with("  ") { "" } else { "  " };
             writeln!(page, "{indent}{line}").expect("a string takes what is written to it");
@@ -162,13 +158,24 @@ fn error_text(failure: &Failure) -> (String, Vec<String>) {
     match failure {
         Failure::LostContact(cause) => (format!("error: the cluster cannot be reached: {cause}"), vec![]),
         Failure::Remote(error) => {
-            let head = if error.evalue.is_empty() {
-                error.ename.clone()
-            } else {
-                format!("{}: {}", error.ename, error.evalue)
+            let body = explanation(error);
+            let message = if body.is_empty() { error.evalue.as_str() } else { without_place(error) };
+            let head = match message {
+                "" => error.ename.clone(),
+                message => format!("{}: {message}", error.ename),
             };
-            (head, explanation(error))
+            (head, body)
         }
+    }
+}
+
+/// The message without the place, which the lines below it tell.
+fn without_place(error: &RemoteError) -> &str {
+    let (Some(line), Some(column)) = (error.line, error.column) else { return &error.evalue };
+    let place = format!(", line {line}, column {column})");
+    match error.evalue.strip_suffix(&place).and_then(|rest| rest.rsplit_once(" (")) {
+        Some((message, _)) => message,
+        None => &error.evalue,
     }
 }
 
@@ -269,13 +276,13 @@ mod tests {
     fn equal_errors_are_shown_once_with_the_source_line() {
         let outcomes = [failed(0), failed(1), shown(2, "1"), failed(3)];
         expect![[r#"
-            RuntimeError: oops on ranks 0, 1, 3
+            [0, 1, 3] RuntimeError: oops
               cell 1, line 2, column 5
                 throw "oops"
                 ^
         "#]]
         .assert_eq(&errors(&outcomes, PLAIN));
-        expect!["RuntimeError: oops on all 2 ranks"]
+        expect!["[0, 1] RuntimeError: oops"]
             .assert_eq(errors(&[failed(0), failed(1)], PLAIN).lines().next().unwrap());
     }
 
@@ -324,7 +331,7 @@ mod tests {
     fn failed(rank: u32) -> EngineOutcome {
         let error = RemoteError {
             ename: "RuntimeError".into(),
-            evalue: "oops".into(),
+            evalue: "oops (cell 1, line 2, column 5)".into(),
             traceback: [
                 "Traceback (most recent call last):",
                 "  cell 1, line 2, column 5",

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use client::OutputItem;
 use client::targets::compact;
 
 use super::Prompt;
 use crate::cli::Usage;
 use crate::commands::{pull, push, status};
+use crate::render::{Origin, group, labelled};
 
 /// What a command leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,9 +342,31 @@ fn run_file(prompt: &mut Prompt, text: &str) -> anyhow::Result<Outcome> {
     Ok(Outcome::Continue)
 }
 
+/// Lines that several ranks print alike are shown once.
 fn who(prompt: &mut Prompt, _: &str) -> anyhow::Result<Outcome> {
-    prompt.execute("who()")
+    let result = prompt.app.view().execute_silently("who()")?;
+    let outcomes = result.join(prompt.app.global.timeout.unwrap_or(WHO_TIMEOUT))?;
+    prompt.app.check(&outcomes)?;
+    let mut texts: Vec<(u32, Origin, String)> = Vec::new();
+    for output in result.stream() {
+        let (Some(engine), OutputItem::Stdout(text)) = (output.engine, output.item) else { continue };
+        match texts.iter_mut().find(|(id, ..)| *id == engine.id.0) {
+            Some((.., so_far)) => so_far.push_str(&text),
+            None => texts.push((engine.id.0, Origin::of(&engine), text)),
+        }
+    }
+    texts.sort_by_key(|(id, ..)| *id);
+    let lines =
+        texts.iter().flat_map(|(_, origin, text)| text.lines().map(|line| (Some(*origin), line.to_owned())));
+    let mut groups = group(lines);
+    // What a name is on one rank stands below what it is on another.
+    groups.sort_by(|(_, a), (_, b)| a.split_whitespace().next().cmp(&b.split_whitespace().next()));
+    crate::watch::print(&labelled(&groups, outcomes.len(), prompt.app.style));
+    Ok(Outcome::Continue)
 }
+
+/// Engines that are busy list their names when they are done: not worth waiting for longer.
+const WHO_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn time(prompt: &mut Prompt, code: &str) -> anyhow::Result<Outcome> {
     if code.is_empty() {
