@@ -7,7 +7,7 @@ mod outbox;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use transport::TransportError;
 use transport::wake::WakeReceiver;
@@ -26,36 +26,27 @@ pub fn run(
     let mut events: Vec<Event> = vec![];
     let mut effects: Vec<Effect> = vec![];
     loop {
-        let now = Instant::now();
-        let wait = controller.next_deadline().map(|(at, _)| at.saturating_duration_since(now));
-        // With much to do there is always another message: time is looked at all the same.
-        let is_due = wait == Some(Duration::ZERO);
-        channels.wait(wait, wake)?;
-        wake.clear();
+        let before = Instant::now();
+        let wait = controller.next_deadline().map(|(at, _)| at.saturating_duration_since(before));
+        let ready = channels.wait(wait, wake)?;
+        if ready.woken {
+            wake.clear();
+        }
         if stop.load(Ordering::Acquire) {
             tracing::info!("stopped by a signal");
-            return Ok(());
+            return channels.close();
         }
-        let mut now = Instant::now();
-        if is_due || controller.next_deadline().is_some_and(|(at, _)| at <= now) {
+        channels.receive(&ready, &mut events)?;
+        let now = Instant::now();
+        if controller.next_deadline().is_some_and(|(at, _)| at <= now) {
             events.push(Event::Deadline);
         }
-        // Every socket in turn, a bounded number of messages each, until none has more.
-        loop {
-            for event in events.drain(..) {
-                controller.handle(now, event, &mut effects);
-                for effect in effects.drain(..) {
-                    if channels.perform(effect)? {
-                        return Ok(());
-                    }
+        for event in events.drain(..) {
+            controller.handle(now, event, &mut effects);
+            for effect in effects.drain(..) {
+                if channels.perform(effect)? {
+                    return channels.close();
                 }
-            }
-            if !channels.receive(&mut events)? || stop.load(Ordering::Acquire) {
-                break;
-            }
-            now = Instant::now();
-            if controller.next_deadline().is_some_and(|(at, _)| at <= now) {
-                events.push(Event::Deadline);
             }
         }
     }

@@ -37,7 +37,10 @@ use crate::machine::{Channel, Client, Effect, Event, reply_type};
 use crate::tasks::TaskId;
 
 /// Messages taken from one socket before the next one has its turn.
-pub(super) const RECEIVED_PER_ROUND_MAX: usize = 64;
+pub(super) const RECEIVED_PER_ROUND_MAX: usize = 256;
+
+/// How long last messages (the answer to a shutdown) may take to leave when the controller ends.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
 /// At most one warning about refused messages in this time; all are counted.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -119,6 +122,17 @@ pub struct Channels {
     /// Tells this controller's tasks from an earlier one's.
     epoch: [u8; 8],
     ports: Ports,
+}
+
+/// Which sockets have something, by the order of [`Channel::ALL`] where there is one for each channel.
+pub(super) struct Ready {
+    engines: [bool; 4],
+    clients: [bool; 4],
+    registration: bool,
+    output: bool,
+    hearts: bool,
+    /// Somebody has woken us.
+    pub(super) woken: bool,
 }
 
 fn place(channel: Channel) -> usize {
@@ -223,8 +237,12 @@ impl Channels {
         self.ports
     }
 
-    /// Sleeps until something can be received, the time is over, or somebody wakes us.
-    pub(super) fn wait(&mut self, time: Option<Duration>, wake: &WakeReceiver) -> Result<(), TransportError> {
+    /// Sleeps until something can be received, the time is over, or somebody wakes us; says what is ready.
+    pub(super) fn wait(
+        &mut self,
+        time: Option<Duration>,
+        wake: &WakeReceiver,
+    ) -> Result<Ready, TransportError> {
         let time = if self.outbox.is_empty() {
             time
         } else {
@@ -232,75 +250,84 @@ impl Channels {
         };
         let [r0, r1, r2, r3] = &self.relays;
         let mut items = [
-            PollItem::from(&self.registration),
             PollItem::from(&r0.engines),
-            PollItem::from(&r0.clients),
             PollItem::from(&r1.engines),
-            PollItem::from(&r1.clients),
             PollItem::from(&r2.engines),
-            PollItem::from(&r2.clients),
             PollItem::from(&r3.engines),
+            PollItem::from(&r0.clients),
+            PollItem::from(&r1.clients),
+            PollItem::from(&r2.clients),
             PollItem::from(&r3.clients),
+            PollItem::from(&self.registration),
             PollItem::from(&self.iopub_in),
             PollItem::from(&self.hearts.pong),
             PollItem::from(&self.hearts.monitor),
             PollItem::from(wake),
         ];
         poll(&mut items, time)?;
-        Ok(())
+        let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken] =
+            items.map(|item| item.is_readable());
+        Ok(Ready { engines, clients: [c0, c1, c2, c3], registration, output, hearts: pong || monitor, woken })
     }
 
-    /// One round over all sockets; false if none had anything.
-    pub(super) fn receive(&mut self, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+    /// One round over the sockets that are ready. Those that are not are left alone: to look at an empty socket
+    /// costs a system call, and a lone request passes through here twice.
+    pub(super) fn receive(&mut self, ready: &Ready, events: &mut Vec<Event>) -> Result<(), TransportError> {
         if !self.outbox.is_empty() {
             let relays = &self.relays;
             self.outbox.retry(|channel| &relays[place(channel)].engines, events)?;
         }
-        let mut any = self.receive_queries(events)?;
+        if ready.registration {
+            self.receive_queries(events)?;
+        }
         for channel in Channel::ALL {
-            any |= self.receive_replies(channel, events)?;
+            if ready.engines[place(channel)] {
+                self.receive_replies(channel, events)?;
+            }
         }
         // Output before the reply that ends the request it belongs to would be best; over two sockets that
         // cannot be promised, and clients wait for the engine's `idle` instead.
-        any |= self.relay_output(events)?;
-        for channel in Channel::ALL {
-            any |= self.receive_requests(channel, events)?;
+        if ready.output {
+            self.relay_output(events)?;
         }
-        any |= self.hearts.receive(events)?;
-        Ok(any || !events.is_empty())
+        for channel in Channel::ALL {
+            if ready.clients[place(channel)] {
+                self.receive_requests(channel, events)?;
+            }
+        }
+        if ready.hearts {
+            self.hearts.receive(events)?;
+        }
+        Ok(())
     }
 
-    fn receive_queries(&mut self, events: &mut Vec<Event>) -> Result<bool, TransportError> {
-        for taken in 0..RECEIVED_PER_ROUND_MAX {
-            let Some(received) = self.registration.receive()? else { return Ok(taken > 0) };
+    fn receive_queries(&mut self, events: &mut Vec<Event>) -> Result<(), TransportError> {
+        for _ in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.registration.receive()? else { return Ok(()) };
             let Some((routing, message)) = self.open("registration", received) else { continue };
             match decode::query(routing, message) {
                 Ok(event) => events.push(event),
                 Err(decode::BadRoute) => self.misrouted += 1,
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn receive_replies(&mut self, channel: Channel, events: &mut Vec<Event>) -> Result<bool, TransportError> {
-        for taken in 0..RECEIVED_PER_ROUND_MAX {
-            let Some(received) = self.relays[place(channel)].engines.receive()? else { return Ok(taken > 0) };
+    fn receive_replies(&mut self, channel: Channel, events: &mut Vec<Event>) -> Result<(), TransportError> {
+        for _ in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.relays[place(channel)].engines.receive()? else { return Ok(()) };
             let Some((routing, message)) = self.open(channel.name(), received) else { continue };
             match decode::reply(channel, &self.epoch, routing, message) {
                 Ok(event) => events.push(event),
                 Err(decode::BadRoute) => self.misrouted += 1,
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn receive_requests(
-        &mut self,
-        channel: Channel,
-        events: &mut Vec<Event>,
-    ) -> Result<bool, TransportError> {
-        for taken in 0..RECEIVED_PER_ROUND_MAX {
-            let Some(received) = self.relays[place(channel)].clients.receive()? else { return Ok(taken > 0) };
+    fn receive_requests(&mut self, channel: Channel, events: &mut Vec<Event>) -> Result<(), TransportError> {
+        for _ in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.relays[place(channel)].clients.receive()? else { return Ok(()) };
             let Some((routing, message)) = self.open(channel.name(), received) else { continue };
             match decode::request(channel, routing, message) {
                 Ok(Ok(event)) => events.push(event),
@@ -311,13 +338,13 @@ impl Channels {
                 Err(decode::BadRoute) => self.misrouted += 1,
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Output goes from engines to clients in order; only what is forged stays behind.
-    fn relay_output(&mut self, events: &mut Vec<Event>) -> Result<bool, TransportError> {
-        for taken in 0..RECEIVED_PER_ROUND_MAX {
-            let Some(received) = self.iopub_in.receive()? else { return Ok(taken > 0) };
+    fn relay_output(&mut self, events: &mut Vec<Event>) -> Result<(), TransportError> {
+        for _ in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.iopub_in.receive()? else { return Ok(()) };
             let Some((routing, message)) = self.open("iopub", received) else { continue };
             // A client that is slower than its output loses what exceeds its bound: PUB drops for it alone.
             let _ = self.iopub_out.send(&message.wire.to_parts(&routing))?;
@@ -326,7 +353,7 @@ impl Channels {
                 events.push(Event::Ending { engine: message.header.session.as_str().into() });
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// What passes signature and form; the rest is counted, told and dropped.
@@ -415,6 +442,16 @@ impl Channels {
             Effect::Exit => return Ok(true),
         }
         Ok(false)
+    }
+
+    /// Closes all sockets; what was said last may still leave for a moment.
+    pub(super) fn close(self) -> Result<(), TransportError> {
+        let Channels { registration, notification, relays, iopub_out, .. } = self;
+        let pairs = relays.into_iter().flat_map(|relay| [relay.clients, relay.engines]);
+        for socket in pairs.chain([registration, notification, iopub_out]) {
+            socket.close(LAST_WORDS_TIME)?;
+        }
+        Ok(())
     }
 
     fn send_to_engine(

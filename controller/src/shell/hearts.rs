@@ -54,7 +54,7 @@ impl Hearts {
     }
 
     /// Echoes first, then connections: see [`transport::connections`] for why in this order.
-    pub(super) fn receive(&mut self, events: &mut Vec<Event>) -> Result<bool, TransportError> {
+    pub(super) fn receive(&mut self, events: &mut Vec<Event>) -> Result<(), TransportError> {
         let mut echoes = vec![];
         while echoes.len() < RECEIVED_PER_ROUND_MAX
             && let Some(received) = self.pong.receive()?
@@ -67,14 +67,13 @@ impl Hearts {
         while let Some(event) = self.monitor.next_event()? {
             ended.extend(self.connections.on_event(&event));
         }
-        let any = !echoes.is_empty() || !ended.is_empty();
         for echo in echoes {
             self.on_echo(echo, events);
         }
         for connection in ended {
             self.on_ended(connection, events);
         }
-        Ok(any)
+        Ok(())
     }
 
     fn on_echo(&mut self, echo: Multipart, events: &mut Vec<Event>) {
