@@ -154,7 +154,8 @@ impl Desk {
                     code: code.clone(),
                     silent: *silent,
                     user_expressions: Default::default(),
-                    stop_on_error: true,
+                    // A rank that failed must not skip the next cell: its peers would wait for it there.
+                    stop_on_error: false,
                 };
                 self.session.request(now, EXECUTE_REQUEST, metadata, &content, vec![])
             }
