@@ -72,6 +72,6 @@ fn npy_files_go_in_and_come_out() {
     assert_eq!(std::fs::read(one).expect("written"), std::fs::read(two).expect("written"));
     assert_eq!(
         cluster.client(&["--targets", "1", "pull", "b", "--json"]).ok().trim(),
-        "[[1.5,2.5],[3.5,4.5]]"
+        "[[[1.5,2.5],[3.5,4.5]]]"
     );
 }

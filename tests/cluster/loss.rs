@@ -41,7 +41,7 @@ fn futures_of_a_killed_engine_end_within_a_second_and_name_it() {
             outcomes.iter().find_map(|outcome| outcome.result.as_ref().err()).expect("one part failed");
         let Failure::Remote(error) = failure else { panic!("{failure}") };
         assert_eq!(error.ename, "EngineError", "{error}");
-        assert!(error.to_string().contains(&format!("engine {victim}")), "{error}");
+        assert!(error.to_string().contains(&format!("Engine {victim} (host ")), "{error}");
     }
     assert!(killed.elapsed() < Duration::from_secs(1), "it took {:?}", killed.elapsed());
     assert_eq!(client.ids(), [other]);

@@ -59,8 +59,8 @@ fn the_id_of_an_mpi_engine_is_its_rank() {
     let status: serde_json::Value =
         serde_json::from_str(&cluster.client(&["status", "--json"]).ok()).expect("--json prints JSON");
     for rank in 0..4 {
-        assert_eq!(status["engines"][rank.to_string()]["rank"], rank, "{status}");
-        assert_eq!(status["engines"][rank.to_string()]["world_size"], 4, "{status}");
+        assert_eq!(status["cluster"]["engines"][rank.to_string()]["rank"], rank, "{status}");
+        assert_eq!(status["cluster"]["engines"][rank.to_string()]["world_size"], 4, "{status}");
     }
 }
 
