@@ -12,6 +12,13 @@ use crate::cli::Usage;
 use crate::commands::{pull, push, status};
 use crate::render::{Origin, group, labelled};
 
+/// A line on standard output; unlike `println!` it forgives a reader that went away.
+macro_rules! say {
+    ($($format:tt)*) => {
+        crate::watch::print(&format!("{}\n", format_args!($($format)*)))
+    };
+}
+
 /// What a command leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -237,7 +244,7 @@ fn targets(prompt: &mut Prompt, text: &str) -> anyhow::Result<Outcome> {
     }
     let engines = prompt.app.view().engines()?;
     let ids: Vec<_> = engines.iter().map(|engine| engine.id).collect();
-    println!("engines {}", compact(&ids));
+    say!("engines {}", compact(&ids));
     Ok(Outcome::Continue)
 }
 
@@ -310,7 +317,7 @@ fn gather(prompt: &mut Prompt, text: &str) -> anyhow::Result<Outcome> {
     }
     match file {
         Some(path) => save_joined(prompt, expression, path)?,
-        None => println!("{}", crate::text::show(&joined(prompt, expression)?)),
+        None => say!("{}", crate::text::show(&joined(prompt, expression)?)),
     }
     Ok(Outcome::Continue)
 }
@@ -344,12 +351,17 @@ fn run_file(prompt: &mut Prompt, text: &str) -> anyhow::Result<Outcome> {
 
 /// Lines that several ranks print alike are shown once.
 fn who(prompt: &mut Prompt, _: &str) -> anyhow::Result<Outcome> {
-    let result = prompt.app.view().execute_silently("who()")?;
+    let result = prompt.app.view().execute("who()")?;
     let outcomes = result.join(prompt.app.global.timeout.unwrap_or(WHO_TIMEOUT))?;
     prompt.app.check(&outcomes)?;
     let mut texts: Vec<(u32, Origin, String)> = Vec::new();
     for output in result.stream() {
-        let (Some(engine), OutputItem::Stdout(text)) = (output.engine, output.item) else { continue };
+        let text = match output.item {
+            OutputItem::Stdout(text) => text,
+            OutputItem::Result(display) | OutputItem::Display(display) => display.text().to_owned(),
+            OutputItem::Stderr(_) | OutputItem::Error { .. } => continue,
+        };
+        let Some(engine) = output.engine else { continue };
         match texts.iter_mut().find(|(id, ..)| *id == engine.id.0) {
             Some((.., so_far)) => so_far.push_str(&text),
             None => texts.push((engine.id.0, Origin::of(&engine), text)),
@@ -376,7 +388,7 @@ fn time(prompt: &mut Prompt, code: &str) -> anyhow::Result<Outcome> {
     let outcomes = prompt.app.show(&result)?;
     let engines = outcomes.iter().filter_map(|outcome| outcome.facts.elapsed).max();
     let there = engines.map(|elapsed| format!(", of which engines {}", short(elapsed))).unwrap_or_default();
-    println!("{}{there}", short(result.elapsed()));
+    say!("{}{there}", short(result.elapsed()));
     Ok(Outcome::Continue)
 }
 
@@ -404,7 +416,7 @@ fn timeit(prompt: &mut Prompt, code: &str) -> anyhow::Result<Outcome> {
     }
     samples.sort_unstable();
     let at = |share: f64| short(samples[((samples.len() - 1) as f64 * share) as usize]);
-    println!("{} runs: median {}, fastest {}, 95 % within {}", samples.len(), at(0.5), at(0.0), at(0.95));
+    say!("{} runs: median {}, fastest {}, 95 % within {}", samples.len(), at(0.5), at(0.0), at(0.95));
     Ok(Outcome::Continue)
 }
 
@@ -442,16 +454,16 @@ fn clear(prompt: &mut Prompt, _: &str) -> anyhow::Result<Outcome> {
 fn help(_: &mut Prompt, word: &str) -> anyhow::Result<Outcome> {
     let word = word.trim_start_matches('%');
     if word.is_empty() {
-        print!("{}", reference());
+        crate::watch::print(&reference());
         return Ok(Outcome::Continue);
     }
     let found = COMMANDS.iter().find(|command| command.name == word || command.aliases.contains(&word));
     let Some(command) = found else {
         return Err(Usage(format!("help for {word:?}: it is no command; `help` alone lists them")).into());
     };
-    println!("{}\n  {}", command.signature, command.doc);
+    say!("{}\n  {}", command.signature, command.doc);
     if !command.aliases.is_empty() {
-        println!("  also: {}", command.aliases.join(", "));
+        say!("  also: {}", command.aliases.join(", "));
     }
     Ok(Outcome::Continue)
 }
