@@ -169,6 +169,17 @@ fn error_text(failure: &Failure) -> (String, Vec<String>) {
     }
 }
 
+/// `cell 7, line 1` without the cell's number: ranks count their own cells, and the same error would look
+/// different on each.
+fn without_cell_number(line: &str) -> String {
+    let (indent, text) = line.split_at(line.len() - line.trim_start().len());
+    let place = text.strip_prefix("cell ").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    match place.and_then(|rest| rest.strip_prefix(", ")) {
+        Some(place) => format!("{indent}{place}"),
+        None => line.to_owned(),
+    }
+}
+
 /// The message without the place, which the lines below it tell.
 fn without_place(error: &RemoteError) -> &str {
     let (Some(line), Some(column)) = (error.line, error.column) else { return &error.evalue };
@@ -186,7 +197,7 @@ fn explanation(error: &RemoteError) -> Vec<String> {
     let mut kept: Vec<String> = lines
         .filter(|line| !line.starts_with("Traceback (most recent call last)"))
         .filter(|line| !(line.starts_with(&error.ename) && said.starts_with(line.trim_end())))
-        .map(|line| line.trim_end().to_owned())
+        .map(|line| without_cell_number(line.trim_end()))
         .collect();
     while kept.last().is_some_and(|line| line.trim().is_empty()) {
         kept.pop();
@@ -277,7 +288,7 @@ mod tests {
         let outcomes = [failed(0), failed(1), shown(2, "1"), failed(3)];
         expect![[r#"
             [0, 1, 3] RuntimeError: oops
-              cell 1, line 2, column 5
+              line 2, column 5
                 throw "oops"
                 ^
         "#]]

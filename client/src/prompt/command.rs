@@ -373,6 +373,9 @@ fn who(prompt: &mut Prompt, _: &str) -> anyhow::Result<Outcome> {
     let mut groups = group(lines);
     // What a name is on one rank stands below what it is on another.
     groups.sort_by(|(_, a), (_, b)| a.split_whitespace().next().cmp(&b.split_whitespace().next()));
+    if groups.is_empty() {
+        say!("no names are defined");
+    }
     crate::watch::print(&labelled(&groups, outcomes.len(), prompt.app.style));
     Ok(Outcome::Continue)
 }
