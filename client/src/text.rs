@@ -9,13 +9,16 @@ use client::array::{describe, from_wire, kind, vector};
 use client::{ArrayValue, DType, Value, npy};
 use serde_json::Value as Json;
 
+use crate::cli::Usage;
+
 /// Bytes of JSON read from standard input: what a message's content may have.
 const INPUT_BYTES_MAX: u64 = protocol::limits::CONTENT_BYTES_MAX as u64;
 
 /// Reads `NAME=VALUE`. See [`value`].
 pub(crate) fn assignment(text: &str) -> anyhow::Result<(String, Value)> {
     let Some((name, value_text)) = text.split_once('=') else {
-        bail!("read {text:?}: write NAME=VALUE, like n=3, x=[1,2.5] or a=data.npy");
+        let reason = format!("read {text:?}: write NAME=VALUE, like n=3, x=[1,2.5] or a=data.npy");
+        return Err(Usage(reason).into());
     };
     let name = name.trim();
     check_name(name)?;
@@ -27,7 +30,9 @@ pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
     let mut characters = name.chars();
     let starts = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !starts || !characters.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
-        bail!("use {name:?} as a name: it needs a letter or _ first, then letters, digits and _");
+        let reason =
+            format!("use {name:?} as a name: it needs a letter or _ first, then letters, digits and _");
+        return Err(Usage(reason).into());
     }
     Ok(())
 }
