@@ -140,7 +140,11 @@ impl Socket {
         loop {
             match frame.receive(self.as_ptr()) {
                 Ok(()) => return Ok(true),
-                Err(errno) if errno.would_block() => return Ok(false),
+                Err(errno) if errno.would_block() => {
+                    // libzmq has looked for news before it said so.
+                    self.settle();
+                    return Ok(false);
+                }
                 Err(errno) if errno.interrupted() => {}
                 Err(source) => return Err(TransportError::Operation { operation: "receive", source }),
             }

@@ -1,7 +1,8 @@
 //! Sockets and their options: the one place where an option is set, with the reason for its default.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
+use std::os::fd::RawFd;
 use std::os::raw::{c_int, c_void};
 use std::time::Duration;
 
@@ -167,9 +168,20 @@ pub struct Socket {
     /// Closes the socket when it goes, and keeps libzmq's threads alive until then.
     _owner: zmq::Socket,
     kind: SocketKind,
+    /// Readable when libzmq's threads have news for this socket.
+    fd: RawFd,
+    /// Whether a call since the last look at its events may have taken in such news.
+    touched: Cell<bool>,
     pub(crate) bounds: Bounds,
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) outgoing: RefCell<Vec<Message>>,
+}
+
+/// What a socket can do without waiting.
+#[derive(Clone, Copy)]
+pub(crate) struct Events {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
 }
 
 /// What [`Socket::receive`] must know of the options.
@@ -194,8 +206,10 @@ impl Socket {
         let mut owner = context
             .socket(kind.to_zmq())
             .map_err(|error| TransportError::Create { what: "ZeroMQ socket", source: Errno::of(error) })?;
-        let socket = Socket {
+        let mut socket = Socket {
             raw: owner.as_mut_ptr(),
+            fd: -1,
+            touched: Cell::new(true),
             _owner: owner,
             kind,
             bounds: Bounds {
@@ -207,6 +221,7 @@ impl Socket {
             outgoing: RefCell::default(),
         };
         socket.apply(options)?;
+        socket.fd = socket.get(zmq_sys::ZMQ_FD, "find the descriptor")?;
         Ok(socket)
     }
 
@@ -305,7 +320,7 @@ impl Socket {
     pub fn bind(&self, endpoint: &str) -> Result<String, TransportError> {
         let address = c_endpoint(endpoint)?;
         // SAFETY: the socket is alive, the address NUL-terminated.
-        check(unsafe { zmq_sys::zmq_bind(self.raw, address.as_ptr()) }).map_err(|source| {
+        check(unsafe { zmq_sys::zmq_bind(self.as_ptr(), address.as_ptr()) }).map_err(|source| {
             TransportError::Bind { endpoint: endpoint.into(), hint: source.endpoint_hint(), source }
         })?;
         self.last_endpoint()
@@ -315,7 +330,7 @@ impl Socket {
     pub fn connect(&self, endpoint: &str) -> Result<(), TransportError> {
         let address = c_endpoint(endpoint)?;
         // SAFETY: the socket is alive, the address NUL-terminated.
-        check(unsafe { zmq_sys::zmq_connect(self.raw, address.as_ptr()) }).map(drop).map_err(|source| {
+        check(unsafe { zmq_sys::zmq_connect(self.as_ptr(), address.as_ptr()) }).map(drop).map_err(|source| {
             TransportError::Connect { endpoint: endpoint.into(), hint: source.endpoint_hint(), source }
         })
     }
@@ -324,9 +339,13 @@ impl Socket {
     pub fn disconnect(&self, endpoint: &str) -> Result<(), TransportError> {
         let address = c_endpoint(endpoint)?;
         // SAFETY: the socket is alive, the address NUL-terminated.
-        check(unsafe { zmq_sys::zmq_disconnect(self.raw, address.as_ptr()) }).map(drop).map_err(|source| {
-            TransportError::Connect { endpoint: endpoint.into(), hint: "it is not connected there", source }
-        })
+        check(unsafe { zmq_sys::zmq_disconnect(self.as_ptr(), address.as_ptr()) }).map(drop).map_err(
+            |source| TransportError::Connect {
+                endpoint: endpoint.into(),
+                hint: "it is not connected there",
+                source,
+            },
+        )
     }
 
     /// SUB: receive what begins with `topic` too.
@@ -356,8 +375,43 @@ impl Socket {
         self.set(zmq_sys::ZMQ_LINGER, "ZMQ_LINGER", milliseconds(linger))
     }
 
+    /// For calls that do something with the socket.
     pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.touched.set(true);
         self.raw
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Whether nothing can be received unless [`Socket::fd`] says that there is news.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.touched.get()
+    }
+
+    /// The socket was found empty, all news taken in.
+    pub(crate) fn settle(&self) {
+        self.touched.set(false);
+    }
+
+    /// What can be done without waiting.
+    pub(crate) fn events(&self) -> Result<Events, TransportError> {
+        let events: c_int = self.get(zmq_sys::ZMQ_EVENTS, "look at events")?;
+        let readable = events & zmq_sys::ZMQ_POLLIN as c_int != 0;
+        self.touched.set(readable);
+        Ok(Events { readable, writable: events & zmq_sys::ZMQ_POLLOUT as c_int != 0 })
+    }
+
+    fn get(&self, option: u32, operation: &'static str) -> Result<c_int, TransportError> {
+        let mut value: c_int = 0;
+        let mut length = size_of::<c_int>();
+        // SAFETY: the socket is alive; libzmq writes an int, for which there is room.
+        check(unsafe {
+            zmq_sys::zmq_getsockopt(self.raw, option as c_int, (&raw mut value).cast(), &mut length)
+        })
+        .map(|_| value)
+        .map_err(|source| TransportError::Operation { operation, source })
     }
 
     fn last_endpoint(&self) -> Result<String, TransportError> {
@@ -389,7 +443,7 @@ impl Socket {
     ) -> Result<(), TransportError> {
         // SAFETY: the socket is alive; libzmq reads `value.len()` bytes and copies them.
         check(unsafe {
-            zmq_sys::zmq_setsockopt(self.raw, option as c_int, value.as_ptr().cast(), value.len())
+            zmq_sys::zmq_setsockopt(self.as_ptr(), option as c_int, value.as_ptr().cast(), value.len())
         })
         .map(drop)
         .map_err(|source| TransportError::Option { option: name, hint, source })
