@@ -93,7 +93,7 @@ pub struct Flags {
     /// Seconds that an engine may take to become reachable; at least ten heartbeats
     #[arg(long, default_value_t = 30, value_name = "SECONDS", hide_short_help = true, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub registration_timeout: u64,
-    /// Balanced tasks that an engine may hold at once, 0: any number [default: 1 for stock engines, else 4]
+    /// Balanced tasks that an engine may hold at once, 0: any number [default: 1, and up to 16 while the engine answers within milliseconds]
     #[arg(long, value_name = "COUNT")]
     pub hwm: Option<usize>,
     /// How the engine of a balanced task is chosen

@@ -4,6 +4,7 @@ pub(crate) mod balanced;
 pub(crate) mod broadcast;
 pub(crate) mod dependency;
 mod direct;
+mod window;
 
 use std::time::Instant;
 
@@ -95,9 +96,9 @@ impl Controller {
         tracing::warn!(id = %engine, "engine cannot be reached");
         self.hub.release(engine, id, None);
         if self.tasks.get(id).is_some_and(|task| task.work.is_balanced()) {
-            self.balanced.release(engine);
+            self.balanced.release(now, engine);
             self.on_balanced_lost(now, engine, uuid, id, error, effects);
-            self.fill(engine, effects);
+            self.fill(now, engine, effects);
         } else {
             self.fail_at(uuid, id, &error, effects);
         }

@@ -4,6 +4,7 @@
 //! [`crate::receive`] closes that by demanding exactly one JSON object per frame.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -139,10 +140,29 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
+/// Hashes a digest to its first eight bytes: it is as good as random, and only the holder of the key can choose it.
+#[derive(Clone, Copy, Debug, Default)]
+struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    /// The length of an array, which is always the same.
+    fn write_usize(&mut self, _length: usize) {}
+}
+
 /// The digests seen lately. Bounded: the oldest is forgotten when the newest comes.
 #[derive(Debug, Default)]
 pub struct SeenSignatures {
-    seen: HashSet<[u8; DIGEST_BYTES]>,
+    seen: HashSet<[u8; DIGEST_BYTES], BuildHasherDefault<DigestHasher>>,
     order: VecDeque<[u8; DIGEST_BYTES]>,
 }
 

@@ -115,7 +115,7 @@ impl Controller {
         if let Some(id) = self.hub.heard(now, identity) {
             if self.hub.engine_mut(id).and_then(|engine| engine.lost_at.take()).is_some() {
                 tracing::info!(%id, "engine reconnected");
-                self.resume_schedule(id, effects);
+                self.resume_schedule(now, id, effects);
             }
             return;
         }

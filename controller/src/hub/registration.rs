@@ -247,7 +247,7 @@ impl Controller {
                 }),
             });
             let id = engine.id;
-            self.add_to_schedule(id, is_ours, effects);
+            self.add_to_schedule(now, id, effects);
         }
     }
 }

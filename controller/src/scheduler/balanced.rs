@@ -17,18 +17,11 @@ use protocol::message::{Status, StatusContent};
 use serde_json::json;
 
 use super::dependency::{Finished, Need};
+use super::window::Window;
 use super::{made_reply, refuse, reply_type_of};
 use crate::hub::registration::json;
 use crate::machine::{Channel, Controller, Effect, Outcome, Request, Target, reply_type};
 use crate::tasks::{BalancedState, BalancedWork, LastFailure, Task, TaskId, Work};
-
-/// Tasks that a stock engine may hold: one, as in the original. Its tasks are Python's, usually long and of
-/// uneven length, and one that waits behind another cannot move to an idle engine.
-const WINDOW_STOCK: usize = 1;
-
-/// Tasks that an engine of ours may hold: enough that the next ones are there when one ends (a round trip through
-/// the controller costs as much as a hundred small tasks' own work), few enough that little waits behind a long one.
-const WINDOW_OURS: usize = 4;
 
 /// How the engine of a task is chosen among those with room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +43,7 @@ pub enum Scheme {
 #[derive(Debug)]
 struct Slot {
     load: usize,
-    window: usize,
+    window: Window,
     /// Grows with each use; engines that have just come are before all others.
     turn: i64,
     /// Its connection is gone: it may come back in a moment.
@@ -59,7 +52,7 @@ struct Slot {
 
 impl Slot {
     fn has_room(&self) -> bool {
-        !self.suspended && self.load < self.window
+        !self.suspended && self.load < self.window.size()
     }
 }
 
@@ -195,11 +188,15 @@ impl Balanced {
         self.update(id, |slot| slot.suspended = true);
     }
 
-    pub(crate) fn release(&mut self, id: EngineId) {
-        self.update(id, |slot| slot.load -= 1);
+    /// An engine has answered a task.
+    pub(crate) fn release(&mut self, now: Instant, id: EngineId) {
+        self.update(id, |slot| {
+            slot.load -= 1;
+            slot.window.on_answered(now);
+        });
     }
 
-    fn add_engine(&mut self, id: EngineId, window: usize) {
+    fn add_engine(&mut self, id: EngineId, window: Window) {
         self.turn_first -= 1;
         let turn = self.turn_first;
         self.slots.insert(id, Slot { load: 0, window, turn, suspended: true });
@@ -429,7 +426,7 @@ impl Controller {
         let is_due = work.after.is_met() && (work.follow.is_empty() || work.follow.is_met());
         if is_due {
             if let Some(engine) = self.balanced.pick(|engine| work.permits(engine)) {
-                self.assign(id, engine, effects);
+                self.assign(now, id, engine, effects);
                 return;
             }
             if self.is_hopeless(work) {
@@ -458,7 +455,7 @@ impl Controller {
         work.last_failure.is_some() && work.timeout.is_none()
     }
 
-    fn assign(&mut self, id: TaskId, engine: EngineId, effects: &mut Vec<Effect>) {
+    fn assign(&mut self, now: Instant, id: TaskId, engine: EngineId, effects: &mut Vec<Effect>) {
         let work = self.tasks.balanced_mut(id).expect("the caller found it");
         work.state = BalancedState::Running { engine };
         let message = work.message.clone();
@@ -466,6 +463,9 @@ impl Controller {
         self.balanced.turn_last += 1;
         let turn = self.balanced.turn_last;
         self.balanced.update(engine, |slot| {
+            if slot.load == 0 {
+                slot.window.on_started(now);
+            }
             slot.load += 1;
             slot.turn = turn;
         });
@@ -475,26 +475,16 @@ impl Controller {
     }
 
     /// Gives an engine tasks until it has no room or none waits for it.
-    pub(crate) fn fill(&mut self, engine: EngineId, effects: &mut Vec<Effect>) {
+    pub(crate) fn fill(&mut self, now: Instant, engine: EngineId, effects: &mut Vec<Effect>) {
         while self.balanced.slots.get(&engine).is_some_and(Slot::has_room)
             && let Some(id) = self.balanced.next_for(engine)
         {
-            self.assign(id, engine, effects);
+            self.assign(now, id, engine, effects);
         }
     }
 
-    pub(crate) fn add_to_schedule(&mut self, engine: EngineId, is_ours: bool, effects: &mut Vec<Effect>) {
-        let window = match self.settings.window {
-            None => {
-                if is_ours {
-                    WINDOW_OURS
-                } else {
-                    WINDOW_STOCK
-                }
-            }
-            Some(0) => usize::MAX,
-            Some(window) => window,
-        };
+    pub(crate) fn add_to_schedule(&mut self, now: Instant, engine: EngineId, effects: &mut Vec<Effect>) {
+        let window = Window::new(self.settings.window, now);
         self.balanced.add_engine(engine, window);
         let picky: Vec<TaskId> = self.balanced.waiting.difference(&self.balanced.open).copied().collect();
         for id in picky {
@@ -503,13 +493,13 @@ impl Controller {
                 self.balanced.picky.entry(engine).or_default().insert(id);
             }
         }
-        self.fill(engine, effects);
+        self.fill(now, engine, effects);
     }
 
     /// An engine whose connection was lost has a new one.
-    pub(crate) fn resume_schedule(&mut self, engine: EngineId, effects: &mut Vec<Effect>) {
+    pub(crate) fn resume_schedule(&mut self, now: Instant, engine: EngineId, effects: &mut Vec<Effect>) {
         self.balanced.update(engine, |slot| slot.suspended = false);
-        self.fill(engine, effects);
+        self.fill(now, engine, effects);
     }
 
     #[expect(clippy::too_many_arguments, reason = "what is known of a reply")]
@@ -523,7 +513,7 @@ impl Controller {
         message: WireMessage,
         effects: &mut Vec<Effect>,
     ) {
-        self.balanced.release(engine);
+        self.balanced.release(now, engine);
         let work = self.tasks.balanced_mut(id).expect("the caller found it");
         let tries_again = !outcome.dependencies_met || (outcome.status == Status::Error && work.retries > 0);
         if tries_again {
@@ -543,7 +533,7 @@ impl Controller {
             let finished = Finished { ok: outcome.status == Status::Ok, engine: Some(engine) };
             self.on_ended(now, &task, finished, effects);
         }
-        self.fill(engine, effects);
+        self.fill(now, engine, effects);
     }
 
     /// A task's engine was lost, or could not be reached: elsewhere, or the end.
