@@ -162,6 +162,18 @@ pub enum CommError {
     },
 }
 
+impl CommError {
+    /// The error's name at the prompt; Python's where Python has one.
+    pub fn ename(&self) -> &'static str {
+        match self {
+            CommError::Interrupted { .. } => "KeyboardInterrupt",
+            CommError::Mismatch { .. } | CommError::LeftBehind { .. } => "CollectiveError",
+            CommError::Invalid { .. } => "ValueError",
+            CommError::Mpi { .. } | CommError::Broken { .. } => "MPIError",
+        }
+    }
+}
+
 /// `rank 3`, `ranks 1 and 3`, `ranks 0, 1 and 3`, `no rank`.
 pub fn ranks(list: &[usize]) -> String {
     match list {

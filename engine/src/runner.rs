@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use protocol::value::Value;
 
-use crate::communicator::Communicator;
+use crate::communicator::{CommError, Communicator};
 use crate::interrupt::Interrupt;
 
 /// Where a piece of output goes.
@@ -99,6 +99,13 @@ impl RunError {
             column: None,
             interrupted: ename == "KeyboardInterrupt",
         }
+    }
+}
+
+/// So that native functions can write `?` behind calls to other ranks.
+impl From<CommError> for RunError {
+    fn from(error: CommError) -> RunError {
+        RunError::new(error.ename(), error.to_string())
     }
 }
 

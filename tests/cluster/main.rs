@@ -2,6 +2,7 @@
 
 mod data;
 mod errors;
+mod examples;
 mod hostile;
 mod interrupt;
 mod loss;

@@ -67,7 +67,9 @@ pub fn program(name: &str) -> PathBuf {
     let folder = test.ancestors().find(|folder| folder.join(name).is_file());
     match folder {
         Some(folder) => folder.join(name),
-        None => panic!("the program {name} was not built: run `cargo build --workspace --bins` first"),
+        None => {
+            panic!("the program {name} was not built: run `cargo build --workspace --bins --examples` first")
+        }
     }
 }
 
@@ -108,25 +110,38 @@ impl TestCluster {
     /// Starts a cluster of `n` engines and waits until all can be used.
     #[track_caller]
     pub fn start(engines: Engines, n: usize) -> TestCluster {
+        TestCluster::start_program("engine", engines, n)
+    }
+
+    /// As [`TestCluster::start`], with an engine program of one's own.
+    #[track_caller]
+    pub fn start_program(engine: &str, engines: Engines, n: usize) -> TestCluster {
         let mut cluster = TestCluster::controller(&[]);
-        cluster.add_engines(engines, n);
+        cluster.add_program(engine, engines, n);
         cluster.client(&["wait", "-n", &n.to_string()]).ok();
         cluster
     }
 
     /// Starts engines; does not wait for them.
+    #[track_caller]
     pub fn add_engines(&mut self, engines: Engines, n: usize) {
+        self.add_program("engine", engines, n);
+    }
+
+    /// As [`TestCluster::add_engines`], with an engine program of one's own.
+    #[track_caller]
+    pub fn add_program(&mut self, engine: &str, engines: Engines, n: usize) {
         let profile = self.profile().to_owned();
         match engines {
             Engines::Mpi => {
                 let mut command = mpiexec(n);
-                command.arg(program("engine")).args(["--mpi", "--expect-size", &n.to_string()]);
+                command.arg(program(engine)).args(["--mpi", "--expect-size", &n.to_string()]);
                 command.arg("--profile-dir").arg(&profile);
                 self.launchers.push(start(&mut command, &profile.join("engines.log")));
             }
             Engines::Local => {
                 for _ in 0..n {
-                    let mut command = Command::new(program("engine"));
+                    let mut command = Command::new(program(engine));
                     command.arg("--profile-dir").arg(&profile);
                     let log = profile.join(format!("engine-{}.log", self.launchers.len()));
                     self.launchers.push(start(&mut command, &log));

@@ -71,13 +71,7 @@ pub(crate) fn zero_division() -> Raised {
 
 impl From<CommError> for Raised {
     fn from(error: CommError) -> Raised {
-        let name = match &error {
-            CommError::Interrupted { .. } => "KeyboardInterrupt",
-            CommError::Mismatch { .. } | CommError::LeftBehind { .. } => "CollectiveError",
-            CommError::Invalid { .. } => "ValueError",
-            CommError::Mpi { .. } | CommError::Broken { .. } => "MPIError",
-        };
-        Raised::new(name, error.to_string())
+        Raised::new(error.ename(), error.to_string())
     }
 }
 
