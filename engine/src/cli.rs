@@ -7,17 +7,16 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
 use transport::profile::ProfileOptions;
 
+const EXAMPLE: &str = "Example:\n  controller --profile demo\n  mpiexec -n 4 engine --mpi --profile demo";
+
 /// Joins a cluster and runs what its clients send.
 ///
-/// Start a controller first; it writes a connection file into its profile, where the engine looks for it:
-///
-///     controller --profile demo
-///     mpiexec -n 4 engine --mpi --profile demo
+/// Start a controller first: it writes a connection file into its profile, where the engine looks for it.
 ///
 /// With --mpi the processes that mpiexec started are one world: their ids are their ranks, and psum, bcast and
 /// the other collectives work between them. Without it the engine is a world of one rank.
 #[derive(Debug, Parser)]
-#[command(name = "engine", version, max_term_width = 100, help_expected = true)]
+#[command(name = "engine", version, after_help = EXAMPLE, max_term_width = 100, help_expected = true)]
 struct Typed {
     /// Join the MPI world that mpiexec or srun started; the engine's id is its rank
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! What user code can ask of the other ranks: the collectives and point-to-point calls of an engine.
 //!
-//! [`crate::mpi`] implements it over MPI; [`Solo`] is a world of one rank without MPI. Errors are values; an
+//! [`crate::mpi`] implements it over MPI; [`Solo`](crate::solo::Solo) is a world of one rank without MPI. Errors are values; an
 //! interrupt ends any wait.
 
 use std::fmt;
@@ -115,7 +115,7 @@ impl fmt::Display for Operation {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommError {
     /// The user interrupted the wait.
-    #[error("{operation} was interrupted while it waited for {}", ranks(.missing))]
+    #[error("{operation} was interrupted while {}", whom(.missing))]
     Interrupted {
         /// The call.
         operation: Operation,
@@ -171,6 +171,15 @@ impl CommError {
             CommError::Invalid { .. } => "ValueError",
             CommError::Mpi { .. } | CommError::Broken { .. } => "MPIError",
         }
+    }
+}
+
+/// What an interrupted call waited for.
+fn whom(missing: &[usize]) -> String {
+    if missing.is_empty() {
+        "all ranks were in it".to_owned()
+    } else {
+        format!("it waited for {}", ranks(missing))
     }
 }
 
@@ -256,4 +265,19 @@ pub trait Communicator {
 
     /// Waits for an array from one rank (`None`: from any), and says from which.
     fn receive(&self, from: Option<usize>, tag: i32) -> Result<(Array, usize), CommError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CommError, Operation};
+
+    #[test]
+    fn an_interrupt_says_whom_the_call_waited_for() {
+        let message = |missing: &[usize]| {
+            CommError::Interrupted { operation: Operation::Barrier, missing: missing.to_vec() }.to_string()
+        };
+        assert_eq!(message(&[]), "barrier was interrupted while all ranks were in it");
+        assert_eq!(message(&[2]), "barrier was interrupted while it waited for rank 2");
+        assert_eq!(message(&[0, 1, 3]), "barrier was interrupted while it waited for ranks 0, 1 and 3");
+    }
 }

@@ -346,14 +346,14 @@ impl World {
         self.settle(operation)?;
         self.state().borrow_mut().entered += 1;
         loop {
-            if self.is_interrupted() {
-                return Err(CommError::Interrupted { operation, missing: Vec::new() });
-            }
             self.state().borrow_mut().enter_round(job.clone())?;
             match self.round(operation)? {
                 Verdict::Done(result) => {
                     self.state().borrow_mut().completed += 1;
                     return Ok(result);
+                }
+                Verdict::Again if self.is_interrupted() => {
+                    return Err(CommError::Interrupted { operation, missing: Vec::new() });
                 }
                 Verdict::Again => {}
                 Verdict::LeftBehind(peers) => return Err(CommError::LeftBehind { operation, peers }),

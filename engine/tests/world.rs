@@ -16,11 +16,13 @@ use engine::mpi::launch::Family;
 use engine::mpi::library_version;
 
 const RANK_MARK: &str = "WORLD_TEST_RANKS";
+const MARKS_FOLDER: &str = "WORLD_TEST_MARKS";
 const TIMEOUT: Duration = Duration::from_secs(240);
 
 fn main() -> ExitCode {
     if let Ok(ranks) = std::env::var(RANK_MARK) {
-        checks::run_all(ranks.parse().expect("set below"));
+        let marks = std::env::var_os(MARKS_FOLDER).expect("set below").into();
+        checks::run_all(ranks.parse().expect("set below"), marks);
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -57,10 +59,12 @@ fn run_ranks(ranks: usize) -> Result<String, String> {
         command.args(["--allow-run-as-root", "--oversubscribe"]);
     }
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let marks = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut child = command
         .args(["-n", &ranks.to_string()])
         .arg(program)
         .env(RANK_MARK, ranks.to_string())
+        .env(MARKS_FOLDER, marks.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,7 +1,13 @@
 //! What each rank does.
+//!
+//! Ranks that must be late wait for marks of the others (see [`Rank::mark`]), never for a time. What has to be
+//! quick is done several times: each time must be within [`PATIENCE`], the best of them within what a person
+//! takes for at once. On a machine that is busy with other things the one may take long, not all of them.
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +24,9 @@ struct Rank {
     rank: usize,
     size: usize,
     cell: Cell<i64>,
+    /// Where ranks leave marks for each other: MPI itself is what is tested here.
+    marks: PathBuf,
+    marks_made: Cell<u32>,
 }
 
 type Check = (&'static str, fn(&Rank));
@@ -50,10 +59,18 @@ const CHECKS: [Check; 19] = [
 /// How many lines starting with `ok ` a run prints.
 pub(crate) const COUNT: usize = CHECKS.len() + 1;
 
-pub(crate) fn run_all(ranks: usize) {
+pub(crate) fn run_all(ranks: usize, marks: PathBuf) {
     let interrupt = Interrupt::new();
     let world = World::init(Some(ranks), interrupt.clone()).expect("a world");
-    let rank = Rank { rank: world.rank(), size: world.size(), world, interrupt, cell: Cell::new(0) };
+    let rank = Rank {
+        rank: world.rank(),
+        size: world.size(),
+        world,
+        interrupt,
+        cell: Cell::new(0),
+        marks,
+        marks_made: Cell::new(0),
+    };
     assert_eq!(rank.size, ranks);
     for (name, check) in CHECKS {
         let started = Instant::now();
@@ -112,9 +129,31 @@ impl Rank {
         (result, returned.saturating_duration_since(raised))
     }
 
-    fn arrive_late(&self) {
-        std::thread::sleep(Duration::from_millis(150));
+    /// Says to a rank that is late on purpose that this one is where that one waits for.
+    fn mark(&self) {
+        leave_mark(&self.marks, self.next_mark(), self.rank);
     }
+
+    fn next_mark(&self) -> u32 {
+        self.marks_made.set(self.marks_made.get() + 1);
+        self.marks_made.get()
+    }
+
+    /// Waits, outside of MPI, for the next mark of each of these ranks.
+    fn wait_for_marks_of(&self, peers: impl IntoIterator<Item = usize>) {
+        let number = self.next_mark();
+        let started = Instant::now();
+        for peer in peers {
+            while !self.marks.join(format!("{number}-{peer}")).exists() {
+                assert!(started.elapsed() < PATIENCE, "rank {peer} did not leave mark {number}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+fn leave_mark(marks: &std::path::Path, number: u32, rank: usize) {
+    std::fs::write(marks.join(format!("{number}-{rank}")), "").expect("the folder is this test's own");
 }
 
 fn raise_after(interrupt: Interrupt, delay: Duration) -> JoinHandle<Instant> {
@@ -126,6 +165,12 @@ fn raise_after(interrupt: Interrupt, delay: Duration) -> JoinHandle<Instant> {
 }
 
 const SOON: Duration = Duration::from_millis(40);
+
+/// Nothing here may take longer, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an interrupted rank may take to return when nothing else wants its core.
+const AT_ONCE: Duration = Duration::from_millis(250);
 
 fn reductions_are_elementwise_on_every_type(rank: &Rank) {
     fn check<T: Element + std::fmt::Debug>(
@@ -280,21 +325,35 @@ fn a_rank_in_an_older_cell_is_told(rank: &Rank) {
 }
 
 fn an_interrupt_names_the_missing_rank(rank: &Rank) {
+    const TRIALS: usize = 5;
     for cells in [true, false] {
-        enter(rank, cells);
-        if rank.rank == rank.last() {
-            rank.arrive_late();
-        } else {
-            let (result, latency) = rank.interrupted_after(SOON, || rank.world.barrier());
-            let missing = vec![rank.last()];
-            assert_eq!(result, Err(CommError::Interrupted { operation: Operation::Barrier, missing }));
-            assert!(latency < Duration::from_millis(250), "{latency:?}");
+        let mut exact = 0;
+        let mut quickest = PATIENCE;
+        for _ in 0..TRIALS {
+            enter(rank, cells);
+            if rank.rank == rank.last() {
+                rank.wait_for_marks_of(0..rank.last());
+            } else {
+                let (result, latency) = rank.interrupted_after(SOON, || rank.world.barrier());
+                rank.mark();
+                let Err(CommError::Interrupted { operation: Operation::Barrier, missing }) = result else {
+                    panic!("{result:?}");
+                };
+                assert!(missing.contains(&rank.last()), "{missing:?}");
+                // A rank that the system kept from answering is taken for missing.
+                exact += usize::from(missing == [rank.last()]);
+                quickest = quickest.min(latency);
+            }
+            enter(rank, cells);
+            rank.check_sums("an interrupt");
+        }
+        if rank.rank != rank.last() {
+            assert!(exact > 0, "in none of {TRIALS} trials only the last rank was missing");
+            assert!(quickest < AT_ONCE, "{quickest:?}");
             if rank.rank == 0 && cells {
-                println!("interrupt answered in {:.1} ms", latency.as_secs_f64() * 1e3);
+                println!("interrupt answered in {:.1} ms", quickest.as_secs_f64() * 1e3);
             }
         }
-        enter(rank, cells);
-        rank.check_sums("an interrupt");
     }
 }
 
@@ -313,10 +372,11 @@ fn the_late_rank_may_make_the_abandoned_call(rank: &Rank) {
                 |base: i64| Array::from_vec(vec![base + rank.rank as i64; if large { 5000 } else { 1 }]);
             enter(rank, cells);
             if rank.rank == rank.last() {
-                rank.arrive_late();
+                rank.wait_for_marks_of(0..rank.last());
             } else {
                 let call = || rank.world.all_reduce(&array(100), ReduceOp::Max);
                 rank.interrupted_after(SOON, call).0.expect_err("the last rank did not call");
+                rank.mark();
             }
             enter(rank, cells);
             let expected = vec![7 + rank.last() as i64; if large { 5000 } else { 1 }];
@@ -327,10 +387,11 @@ fn the_late_rank_may_make_the_abandoned_call(rank: &Rank) {
             let root = rank.last();
             let given = |base: i64| (rank.rank == root).then(|| array(base));
             if rank.rank == root {
-                rank.arrive_late();
+                rank.wait_for_marks_of(0..rank.last());
             } else {
                 let call = || rank.world.broadcast(None, root);
                 rank.interrupted_after(SOON, call).0.expect_err("the root did not call");
+                rank.mark();
             }
             enter(rank, cells);
             let got = rank.world.broadcast(given(5).as_ref(), root).expect("the second array");
@@ -350,7 +411,9 @@ fn two_abandoned_calls_drain(rank: &Rank) {
             }
         }
         if rank.rank == rank.last() {
-            rank.arrive_late();
+            rank.wait_for_marks_of(0..rank.last());
+        } else {
+            rank.mark();
         }
         enter(rank, cells);
         rank.check_sums("two interrupts");
@@ -367,9 +430,7 @@ fn an_interrupt_of_some_ranks_leaves_the_others_waiting(rank: &Rank) {
         let call = || rank.world.all_reduce(&Array::scalar(50i64), ReduceOp::Sum);
         rank.interrupted_after(SOON, call).0.expect_err("the last rank did not call");
     }
-    if rank.rank == rank.last() {
-        rank.arrive_late();
-    }
+    rank_0_was_interrupted(rank);
     let mine = Array::scalar(1i64 << (4 * rank.rank));
     let sum = rank.world.all_reduce(&mine, ReduceOp::Sum);
     let expected = (0..rank.size).map(|r| 1i64 << (4 * r)).sum::<i64>();
@@ -378,16 +439,27 @@ fn an_interrupt_of_some_ranks_leaves_the_others_waiting(rank: &Rank) {
     rank.next_cell();
     if rank.rank == 0 {
         rank.interrupted_after(SOON, || rank.world.barrier()).0.expect_err("the last rank did not call");
+        rank_0_was_interrupted(rank);
         rank.next_cell();
     } else if rank.rank == rank.last() {
-        rank.arrive_late();
+        rank_0_was_interrupted(rank);
         rank.next_cell();
     } else {
+        rank_0_was_interrupted(rank);
         let error = rank.world.barrier().expect_err("ranks have moved on");
         assert!(matches!(error, CommError::LeftBehind { .. }), "{error}");
         rank.next_cell();
     }
     rank.check_sums("an interrupt of one rank");
+}
+
+/// Rank 0 says so, the last rank waits for it, and the others go on.
+fn rank_0_was_interrupted(rank: &Rank) {
+    if rank.rank == rank.last() {
+        rank.wait_for_marks_of([0]);
+    } else {
+        rank.mark();
+    }
 }
 
 /// Numbers that all ranks draw alike.
@@ -472,11 +544,19 @@ fn an_interrupted_transfer_stops_on_all_ranks(rank: &Rank) {
         } else {
             call()
         };
-        // The others try again for as long as one of them has not succeeded.
-        if let Err(CommError::Interrupted { .. }) = result {
-            result = call();
-        } else if rank.rank == victim {
-            continue; // It was done before the interrupt.
+        if rank.rank == victim {
+            // The others go on for as long as the victim does not take part, or have completed the call with it:
+            // before the interrupt, or after it where they were too slow for the victim's patience.
+            let completed = rank.world.completed();
+            let started = Instant::now();
+            while rank.world.progress() {
+                assert!(started.elapsed() < PATIENCE, "the others did not end what they were in");
+            }
+            match result {
+                Err(CommError::Interrupted { .. }) if rank.world.completed() == completed => result = call(),
+                Err(CommError::Interrupted { .. }) | Ok(_) => continue,
+                Err(error) => panic!("trial {trial}: {error}"),
+            }
         }
         let expected = (0..rank.size).map(|r| (r + trial) as f64).sum::<f64>();
         let Ok(Array::F64(sums)) = result else { panic!("trial {trial}: {result:?}") };
@@ -493,6 +573,7 @@ fn a_stopped_peer_does_not_hold_an_interrupted_rank(rank: &Rank) {
     let pids = rank.world.all_gather(&Array::scalar(std::process::id() as i32)).expect("pids");
     let Array::I32(pids) = pids else { panic!("pids are integers") };
     let victim = pids[[rank.last()].as_slice()];
+    let mut quickest = PATIENCE;
     for trial in 0..3 {
         rank.next_cell();
         rank.check_sums("all are here");
@@ -511,15 +592,14 @@ fn a_stopped_peer_does_not_hold_an_interrupted_rank(rank: &Rank) {
         let ((), latency) = rank.interrupted_after(Duration::from_millis(100), || {
             while rank.world.all_reduce(&large, ReduceOp::Sum).is_ok() {}
         });
-        if rank.rank != rank.last() {
-            assert!(latency < Duration::from_millis(250), "{latency:?}");
-        }
+        quickest = quickest.min(latency);
         rank.next_cell();
         rank.check_sums("a stopped peer");
         if let Some(stopper) = stopper {
             stopper.join().expect("stopped and continued");
         }
     }
+    assert!(quickest < AT_ONCE, "{quickest:?}");
 }
 
 fn messages_arrive_whole_and_in_order(rank: &Rank) {
@@ -613,25 +693,40 @@ fn a_wait_is_visible_and_idle(rank: &Rank) {
     }
     rank.check_sums("all are here");
     if rank.rank == rank.last() {
-        std::thread::sleep(Duration::from_millis(200));
+        rank.wait_for_marks_of(0..rank.last());
         rank.world.barrier().expect("all are here");
         return;
     }
-    let calls = Rc::new(Cell::new(0));
+    let hook_calls = Arc::new(AtomicU32::new(0));
     let status = rank.world.wait_status();
     assert_eq!(status.get(), None);
-    let watcher = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        status.get()
+    let watcher = std::thread::spawn({
+        let (marks, number, me) = (rank.marks.clone(), rank.next_mark(), rank.rank);
+        let hook_calls = hook_calls.clone();
+        move || {
+            let started = Instant::now();
+            while status.get().is_none() || hook_calls.load(Ordering::SeqCst) < 2 {
+                assert!(started.elapsed() < PATIENCE, "the wait was not shown, or the idle hook not called");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let seen = status.get();
+            leave_mark(&marks, number, me);
+            seen
+        }
     });
-    let counter = calls.clone();
-    rank.world.set_idle_hook(move || counter.set(counter.get() + 1));
+    let counter = hook_calls.clone();
+    rank.world.set_idle_hook(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let started = Instant::now();
     rank.world.barrier().expect("all come");
+    let waited = started.elapsed();
     rank.world.set_idle_hook(|| {});
     let seen = watcher.join().expect("looked").expect("the rank waited");
     assert_eq!(seen.operation, Operation::Barrier);
     assert!(seen.since_us > 1_500_000_000_000_000);
-    assert!((2..=20).contains(&calls.get()), "{} calls of the idle hook", calls.get());
+    let calls = hook_calls.load(Ordering::SeqCst);
+    assert!(u128::from(calls) <= waited.as_millis() / 20 + 1, "{calls} calls of the idle hook in {waited:?}");
     assert_eq!(rank.world.wait_status().get(), None);
 }
 
