@@ -9,6 +9,7 @@
 //! | [`RequestMetadata`] | request metadata | a stock engine ignores it |
 //! | [`ReplyMetadata`] | reply metadata | a stock client ignores it |
 //! | [`Call`], [`CallResult`] | `apply_request`, `apply_reply` | not sent to stock engines |
+//! | [`Coalesced`] | the reply to a coalescing broadcast | a stock client ignores it |
 //! | [`ENGINE_STATUS_REQUEST`] | control channel | not sent to stock engines |
 //! | [`READY`] | engine to controller, every channel | not sent to stock hubs |
 //! | [`CLUSTER_STATUS_REQUEST`] | query channel | a stock hub answers `hub_error` |
@@ -171,6 +172,19 @@ pub struct Call {
 pub struct CallResult {
     /// The description.
     pub value: Json,
+}
+
+/// In the content of the one reply to a coalescing broadcast: what every engine answered.
+///
+/// The rest of that content is the first failure's, or the first engine's if all went well: a reply says one thing,
+/// and without this the other errors would be lost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coalesced {
+    /// The content of each engine's reply, in the order of the request's targets.
+    pub contents: Vec<Json>,
+    /// How many buffers each engine's reply had, in the same order. The coalesced reply carries them one engine after
+    /// the other, or none at all if any engine failed (stock clients read buffers as results).
+    pub buffer_counts: Vec<usize>,
 }
 
 /// The function of [`Call`] that assigns names.

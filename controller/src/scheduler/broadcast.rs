@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use protocol::error::{ErrorContent, ename};
+use protocol::extension::Coalesced;
 use protocol::frames::WireMessage;
 use protocol::header::Header;
 use protocol::id::{EngineId, EngineUuid, MsgId};
@@ -186,7 +187,7 @@ fn share_reply(task: Task, uuid: &EngineUuid, error: &ErrorContent) -> Effect {
 }
 
 /// The one reply to a broadcast: all results in the order of its targets, or the first failure in that order.
-/// `commworld` tells every engine's own content, so that no result and no error is lost.
+/// [`Coalesced`] tells every engine's own content, so that no result and no error is lost.
 fn coalesce(coalescing: Coalescing) -> Effect {
     let Coalescing { client, header, original, reply_type, targets, results, .. } = coalescing;
     let shares: Vec<Share> = results.into_iter().map(|share| share.expect("none is left")).collect();
@@ -215,14 +216,14 @@ fn coalesce(coalescing: Coalescing) -> Effect {
     if let Some(place) = failed {
         metadata["engine"] = json!(targets[place].0);
     }
-    let counts: Vec<usize> = shares
+    let buffer_counts: Vec<usize> = shares
         .iter()
         .map(|share| match share {
             Share::Replied { message, .. } => message.buffers.len(),
             Share::Failed(_) => 0,
         })
         .collect();
-    content["commworld"] = json!({ "contents": contents, "buffer_counts": counts });
+    content["commworld"] = json(&Coalesced { contents, buffer_counts });
     // With a failure the buffers stay away: stock clients would read them as results.
     let buffers = match failed {
         Some(_) => vec![],
