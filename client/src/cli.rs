@@ -33,7 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   client                                 a prompt; `help` there lists its commands
   client px 'a = rand(100); s = psum(a)' run code on all engines
-  client pull s --json                   [v,v,v,v]: one value an engine
+  client pull s --json                   [v,v,v,v]: one value per engine
   client --targets 0,2 px 'rank()'       on two of them
   client push x=data.npy n=3             assign names on all engines
   client scatter x=data.npy              a block of rows to each engine
@@ -62,7 +62,7 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Name of the profile whose cluster to use.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,
     /// Exactly this profile directory.
     #[arg(long, global = true, value_name = "DIR")]

@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Assign names on the engines.
     Push(push::Args),
-    /// Bring values here, one an engine.
+    /// Bring values here, one per engine.
     Pull(pull::Args),
     /// Divide a list or array over the engines.
     Scatter(scatter::Args),

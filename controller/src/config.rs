@@ -14,9 +14,27 @@ use crate::Scheme;
 use crate::machine::Settings;
 use crate::shell::channels::PortPools;
 
-/// Hub and schedulers of a cluster: starts, writes the files that engines and clients connect by, serves.
+const AFTER_HELP: &str = "\
+Examples:
+  controller                            a cluster in the default profile, for this machine only
+  controller --profile mine &           then: mpiexec -n 4 engine --mpi --profile mine
+  controller --ip '*'                   engines and clients may be on other machines
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Runs hub and schedulers of a cluster, until Ctrl-C or until a client ends it.
+///
+/// Writes two connection files into the profile's directory `security`, readable by their owner only: engines and
+/// clients find the controller by them. `cluster start` starts a controller and engines together.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "controller", disable_version_flag = true, args_override_self = true, help_expected = true)]
+#[command(
+    name = "controller",
+    disable_version_flag = true,
+    args_override_self = true,
+    help_expected = true,
+    max_term_width = 100,
+    after_help = AFTER_HELP
+)]
 pub struct Flags {
     /// Address to listen on, for engines and clients; `*` for every interface
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
@@ -57,11 +75,11 @@ pub struct Flags {
     /// Directory to run in
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub work_dir: Option<PathBuf>,
-    /// Use key, ports and addresses of the connection files that are there, and leave them behind
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    /// Use key, ports and addresses of the connection files that are there, and keep the files at the end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_name = "BOOL", value_parser = parse_bool)]
     pub reuse: bool,
     /// Take back the engines of an earlier controller (not supported yet)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_name = "BOOL", value_parser = parse_bool)]
     pub restore: bool,
     /// This machine's name or address as others see it [default: its host name]
     #[arg(long, value_name = "HOST")]
@@ -82,7 +100,7 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub keyfile: Option<PathBuf>,
     /// Encrypt connections by CURVE, with the keys of $IPP_CURVE_PUBLICKEY and $IPP_CURVE_SECRETKEY or new ones
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, hide_short_help = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", value_parser = parse_bool, hide_short_help = true)]
     pub enable_curve: Option<bool>,
     /// Milliseconds between heartbeats
     #[arg(long, default_value_t = 3000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=86_400_000))]
@@ -99,29 +117,29 @@ pub struct Flags {
     /// How the engine of a balanced task is chosen
     #[arg(long, default_value = "leastload", value_parser = ["leastload", "lru", "plainrandom", "twobin", "weighted", "pure"])]
     pub scheme: String,
-    /// 10 (debug) to 50 (errors only), or a level's name
+    /// What to log: 10 (debug) to 50 (errors only), or debug, info, warning, error
     #[arg(long, value_name = "LEVEL", default_value = "20", value_parser = parse_level)]
     pub log_level: LevelFilter,
-    /// Log everything that is decided
+    /// Log every decision (--log-level debug)
     #[arg(long)]
     pub debug: bool,
-    /// Log errors only
+    /// Log errors only (--log-level error)
     #[arg(long)]
     pub quiet: bool,
     /// Log to a file in the profile's log directory
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_name = "BOOL", value_parser = parse_bool)]
     pub log_to_file: bool,
     /// Publish the log to a collector that listens there, such as tcp://127.0.0.1:20202
     #[arg(long, value_name = "URL")]
     pub log_url: Option<String>,
-    /// Keep no records of tasks
+    /// Keep no records of tasks (no other way is built yet)
     #[arg(long)]
     pub nodb: bool,
-    /// Keep records of tasks in memory
-    #[arg(long)]
+    /// Taken for the original's sake: records of tasks are not kept in memory yet
+    #[arg(long, hide_short_help = true)]
     pub dictdb: bool,
     /// Keep records of tasks in a file (not supported yet)
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub sqlitedb: bool,
     /// Keep records of tasks in MongoDB (not supported)
     #[arg(long, hide_short_help = true)]
@@ -139,7 +157,7 @@ pub struct Flags {
     #[arg(long, value_name = "BOOL", hide_short_help = true, num_args = 0..=1)]
     pub clean_logs: Option<String>,
     /// Print the version
-    #[arg(long, action = ArgAction::SetTrue)]
+    #[arg(long, short = 'V', action = ArgAction::SetTrue)]
     pub version: bool,
     /// Print all flags, also those that are rarely wanted
     #[arg(long, action = ArgAction::HelpLong)]
@@ -233,8 +251,8 @@ impl Flags {
                 "--restore",
                 "engines of an earlier controller cannot be taken back yet; start them again",
             ),
-            (self.sqlitedb, "--sqlitedb", "records cannot be kept in a file yet; use --dictdb or --nodb"),
-            (self.mongodb, "--mongodb", "records cannot be kept in MongoDB; use --dictdb or --nodb"),
+            (self.sqlitedb, "--sqlitedb", "records cannot be kept in a file yet; leave it out"),
+            (self.mongodb, "--mongodb", "records cannot be kept in MongoDB; leave it out"),
             (
                 self.scheme == "pure",
                 "--scheme=pure",

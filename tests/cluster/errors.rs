@@ -19,7 +19,7 @@ fn share(x) {
 #[test]
 fn functions_of_a_file_are_used_from_the_next_cell() {
     let cluster = TestCluster::start(Engines::Mpi, 4);
-    let file = cluster.profile().join("functions.px");
+    let file = cluster.profile().join("functions.rhai");
     std::fs::write(&file, FUNCTIONS).expect("the temporary directory is ours");
     cluster.client(&["run", file.to_str().expect("a path in UTF-8")]).ok();
     cluster.client(&["px", "y = square(rank() + 1); z = share(1.0)"]).ok();

@@ -11,7 +11,7 @@ use crate::text::{show, to_json};
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "With --json it prints a list with one value an engine; for several names an object of such lists.\n\nExamples:\n  client pull s --json            [51.9,51.9,51.9,51.9]\n  client --targets 0 pull a --npy a.npy\n  client pull a --npy all.npy     joined along the first axis"
+    after_help = "With --json it prints a list with one value per engine; for several names an object of such lists.\n\nExamples:\n  client pull s --json            [51.9,51.9,51.9,51.9]\n  client --targets 0 pull a --npy a.npy\n  client pull a --npy all.npy     joined along the first axis"
 )]
 pub(crate) struct Args {
     /// Names, or expressions.

@@ -27,7 +27,7 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 /// in the profile's directory `log`.
 #[derive(Args, Debug)]
 pub struct Logs {
-    /// Whose.
+    /// Whose logs.
     #[arg(value_name = "WHOSE", default_value = "all")]
     whose: Whose,
 
