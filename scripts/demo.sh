@@ -11,26 +11,36 @@ bin=${CARGO_TARGET_DIR:-target}/release
 
 profile=$(mktemp -d "${TMPDIR:-/tmp}/commworld-demo.XXXXXX")
 stop() {
-  "$bin/cluster" stop --profile-dir "$profile" --quiet || true
+  "$bin/cluster" stop --profile-dir "$profile" >/dev/null 2>&1 || true
   rm -rf "$profile"
 }
 trap stop EXIT
 
-# Shows a command as it is typed, then runs it.
+bold= plain=
+[ -t 1 ] && bold=$'\033[1m' plain=$'\033[0m'
+
+# Shows a command as a person would type it, then runs it; the profile is the demo's own.
 run() {
-  printf '\n\033[1m$ %s\033[0m\n' "$*"
+  printf '\n%s$ %s' "$bold" "$1"
+  for word in "${@:2}"; do
+    case $word in
+      *[!A-Za-z0-9=_-]*) printf " '%s'" "$word" ;;
+      *) printf ' %s' "$word" ;;
+    esac
+  done
+  printf '%s\n' "$plain"
   case $1 in
-    cluster | client) "$bin/$1" --profile-dir "$profile" "${@:2}" ;;
+    cluster | client) IPP_PROFILE_DIR=$profile "$bin/$1" "${@:2}" ;;
   esac
 }
 
 run cluster start -n 4 --daemonize
-run client <<'SESSION'
-px a = rand(100)
-px s = psum(a)
-pull s
-px [rank(), size(), len(a)]
-SESSION
+run client px 'a = rand(100)'
+run client px 's = psum(a)'
+run client pull s
+run client px 'print("rank", rank(), "of", size(), "holds", len(a), "numbers, the first is", a[0])'
+run client px 'if rank() == 2 { 1 / 0 } else { "fine" }' || true
+run client status
 
 sums=$("$bin/client" --profile-dir "$profile" pull s --json)
 expected=$("$bin/client" --profile-dir "$profile" pull a --json | tr -d '[] ' | tr ',' '\n' | awk '{ sum += $1 } END { printf "%.12f", sum }')
