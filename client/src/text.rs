@@ -240,7 +240,8 @@ mod tests {
         assert_eq!(assignment("n = 3").unwrap(), ("n".to_owned(), Value::Int(3)));
         assert_eq!(assignment("s=a=b").unwrap(), ("s".to_owned(), Value::Str("a=b".into())));
         for text in ["n", "=3", "1a=3", "a b=3"] {
-            assert!(assignment(text).is_err(), "{text:?}");
+            let error = assignment(text).expect_err(text);
+            assert!(error.is::<Usage>(), "{text:?} is wrong usage: {error}");
         }
     }
 

@@ -27,6 +27,19 @@ fn ctrl_c_ends_every_process_and_leaves_no_file() {
 }
 
 #[test]
+fn engines_that_the_hub_has_told_to_end_are_not_hurried() {
+    let lab = Lab::new();
+    let mut start = lab.start_with("controller", "engine --slow", &["-n", "1", "--keep-logs"]);
+    start.ready();
+
+    start.signal("INT");
+
+    assert_eq!(start.wait().code, 0);
+    let logs: String = lab.logs().iter().map(|log| fs::read_to_string(log).unwrap()).collect();
+    assert!(logs.contains("took its time"), "{logs}");
+}
+
+#[test]
 fn sigterm_does_the_same() {
     let lab = Lab::new();
     let mut start = lab.start(&["-n", "1"]);

@@ -2,7 +2,7 @@
 //! told to.
 //!
 //! `fake_cluster controller [--exit-with=CODE] [--deaf] …`, `fake_cluster engine [--exit-with=CODE] [--silent]
-//! [--deaf] …`. All other arguments are those that `cluster` gives.
+//! [--deaf] [--slow] …`. All other arguments are those that `cluster` gives.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -174,9 +174,15 @@ fn engine(arguments: &[String], goes_on: impl Fn() -> bool) {
     }
     while goes_on() {
         poll(&mut [PollItem::socket(&news)], Some(Duration::from_millis(20))).unwrap();
-        while let Some(Received::Message(multipart)) = news.receive().unwrap() {
+        while let Some(received) = news.receive().unwrap() {
+            let Received::Message(multipart) = received else { continue };
             let (_, message) = receiver.open(multipart.parts).unwrap();
             if message.header.msg_type == SHUTDOWN_NOTIFICATION && !has(arguments, "deaf") {
+                if has(arguments, "slow") {
+                    // As one whose user code ends in a moment.
+                    poll(&mut [], Some(Duration::from_millis(300))).unwrap();
+                    println!("fake engine: {}", if goes_on() { "took its time" } else { "was hurried" });
+                }
                 return;
             }
         }
