@@ -19,7 +19,7 @@
 //! | whom to ask, and for what? | [`view`], [`targets`] |
 //! | what came of it? | [`async_result`], [`outcome`], [`error`] |
 //! | which message ends which request? | [`machine`] (pure) |
-//! | how do arrays travel, and lie in files? | [`array`], [`npy`] |
+//! | how do arrays travel, and lie in files? | [`mod@array`], [`npy`] |
 //!
 //! One background thread a client owns the sockets and the machine (`shell.rs`); all handles may be used from any
 //! thread.

@@ -84,7 +84,7 @@ pub struct Flags {
     /// This machine's name or address as others see it [default: its host name]
     #[arg(long, value_name = "HOST")]
     pub location: Option<String>,
-    /// Server through which clients tunnel, [user@]host[:port]
+    /// Server through which clients tunnel: `[user@]host[:port]`
     #[arg(long, default_value = "", hide_default_value = true, value_name = "SERVER")]
     pub ssh: String,
     /// Server through which engines tunnel

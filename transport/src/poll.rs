@@ -5,7 +5,7 @@
 //! costs. Each ZeroMQ socket has a descriptor (`ZMQ_FD`) that becomes readable when libzmq's threads have news for
 //! it. A socket need be asked (`ZMQ_EVENTS`) only if its descriptor is readable, or if a call of ours has touched it
 //! since it was asked last: such a call may have taken in the news, and the descriptor with it, without telling.
-//! [`Socket`] keeps that in mind ([`Socket::is_settled`]), so no loop can forget it.
+//! [`Socket`] keeps that in mind (`Socket::is_settled`), so no loop can forget it.
 
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
