@@ -10,13 +10,13 @@
 //! Every attempt of a rank at a collective is a *round*. Rounds are numbered, and each is made of non-blocking
 //! collectives on one hidden communicator:
 //!
-//! 1. **Vote.** Each rank casts a [`ballot::Ballot`]: what it calls, in which cell, and, if short, its operand.
+//! 1. **Vote.** Each rank casts a ballot (`ballot.rs`): what it calls, in which cell, and, if short, its operand.
 //!    An all-reduce merges them; when it is complete every rank has entered the round and knows whether all
 //!    make the same call.
 //! 2. **Commitment.** An all-reduce of one number: "I am still here", "I cannot hold the result" or "I was
 //!    interrupted"; the largest decides for all.
 //! 3. If all are here and agree: the **transfer**, in pieces, with a "was anybody interrupted" between two of
-//!    them ([`transfer`]). If they made different calls, an exchange of descriptions, and an error that quotes
+//!    them (`transfer.rs`). If they made different calls, an exchange of descriptions, and an error that quotes
 //!    them.
 //!
 //! A rank that is interrupted while it waits for votes gives its commitment ("interrupted") *at once*, before
@@ -37,7 +37,7 @@
 //!   between. Interrupts between those steps are therefore not obeyed by leaving but by saying so in the next
 //!   step, and all ranks stop there together: no call is complete on some ranks and repeated on others.
 //! * *Should a rank be stopped there all the same* (a debugger, a machine that swaps), an interrupted rank
-//!   waits for [`GRACE`] and then returns; the round stays its current one and is driven to its end, results
+//!   waits for `GRACE` and then returns; the round stays its current one and is driven to its end, results
 //!   unused, before its next call posts anything, or by [`World::progress`].
 //! * *Abandoned operations never touch user memory.* Operands are shared with copy on write, results are new.
 //!

@@ -1,8 +1,8 @@
 //! The prompt language: Rhai, made to behave as a scientist expects of a prompt, over native arrays.
 //!
-//! `docs/PROMPT.md` describes it to users. The parts: [`source`] resolves names, [`namespace`] keeps values
-//! between cells, [`interpreter`] runs, [`report`] explains errors, [`builtins`] is the table of functions,
-//! [`arrays`] what they do, [`convert`] and [`display`] the way out.
+//! `docs/PROMPT.md` describes it to users. The parts: `source` resolves names, `namespace` keeps values
+//! between cells, `interpreter` runs, `report` explains errors, `builtins` is the table of functions,
+//! `arrays` what they do, `convert` and `display` the way out.
 
 mod arrays;
 mod builtins;
