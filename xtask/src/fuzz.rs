@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{cargo, step};
 
@@ -27,12 +27,18 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         bail!("no fuzz target is called {unknown}; there are: {}", TARGETS.join(", "));
     }
     for target in chosen {
+        let found = format!("tests/fuzz/found/{target}");
+        std::fs::create_dir_all(root.join(&found)).with_context(|| format!("failed to create {found}"))?;
         // cargo-fuzz drives a nightly compiler; the project itself builds with the stable one.
         let mut command = cargo(root);
         command
             .env_remove("CARGO")
             .env("RUSTUP_TOOLCHAIN", "nightly")
-            .args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", target, "--"])
+            .args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", target])
+            // What is found goes to the first folder; the second holds the seeds that tests replay.
+            .arg(&found)
+            .arg(format!("tests/fuzz/corpus/{target}"))
+            .arg("--")
             .arg(format!("-max_total_time={}", arguments.seconds))
             .args(["-max_len=65536", "-print_final_stats=1"]);
         step(root, &format!("fuzz {target}"), &mut command)?;
