@@ -140,7 +140,8 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
             if !name.starts_with('.')
                 && !name.starts_with("target")
                 && name != "artifacts"
-                && name != "corpus" && name != "found"
+                && name != "corpus"
+                && name != "found"
             {
                 collect(root, &path, found)?;
             }
