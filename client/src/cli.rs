@@ -43,6 +43,8 @@ Examples:
 
 Exit codes: 0 done, 1 an engine failed, 2 wrong usage, 3 no cluster found, 5 lost contact.";
 
+const WHICH: &str = "Which cluster";
+
 /// Talks to a cluster of engines: runs code on them, moves data, shows what they do.
 ///
 /// Without a command it opens a prompt. The cluster is found by --file, --profile-dir, --profile and --cluster-id,
@@ -62,16 +64,16 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Name of the profile whose cluster to use.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = WHICH)]
     pub(crate) profile: Option<String>,
     /// Exactly this profile directory.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = WHICH)]
     pub(crate) profile_dir: Option<PathBuf>,
     /// Which of the profile's clusters.
-    #[arg(long, global = true, value_name = "ID")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = WHICH)]
     pub(crate) cluster_id: Option<String>,
     /// Exactly this connection file (ipcontroller-client.json).
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = WHICH)]
     pub(crate) file: Option<PathBuf>,
     /// Engines: all, a list like 0,2, or a range like 0..3 (which is 0, 1 and 2).
     #[arg(long, short, global = true, default_value = "all", allow_hyphen_values = true)]
