@@ -147,8 +147,11 @@ impl<T: Element> AsRef<[u8]> for Shared<T> {
 }
 
 fn wire_bytes<T: Element>(array: ArcArray<T, IxDyn>) -> Bytes {
-    let contiguous =
-        if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned().into_shared() };
+    let contiguous = if array.is_standard_layout() {
+        array
+    } else {
+        array.as_standard_layout().into_owned().into_shared()
+    };
     Bytes::from_owner(Shared(contiguous))
 }
 

@@ -12,7 +12,7 @@ use crate::array::Array;
 /// A reduction (MPI 3.1, section 5.9.2). Elementwise, as in MPI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// `MPI_SUM`.
+    /// `MPI_SUM`. Bytes that overflow may wrap or stop at 255, as the MPI library likes: widen them first.
     Sum,
     /// `MPI_PROD`.
     Prod,

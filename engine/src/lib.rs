@@ -47,10 +47,10 @@ pub mod wait_status;
 use std::process::ExitCode;
 
 pub use protocol::value::Value;
-pub use runner::{RunError, Runner};
 pub use runner::native::TaskContext;
 use runner::native::{Registry, RegistryError};
 use runner::script::Script;
+pub use runner::{RunError, Runner};
 
 /// An engine program: the prompt language, and functions of its own.
 #[derive(Debug, Default)]

@@ -2,20 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-/// Test and yield for as long as ranks that run on time may differ. Longer (2 ms) gained nothing where there
-/// was a core for each rank, and made the slowest calls several times slower where there was not: yielding ranks
-/// use up the time that the scheduler would give them when it matters. Much shorter (20 µs) costs a sleep, hence
-/// 400 µs, in every call.
+/// Test and yield for as long as ranks that run on time may differ.
 const SPIN: Duration = Duration::from_micros(200);
 
 /// As [`SPIN`], while all ranks are known to work on the same transfer: MPI moves data only while it is called.
 const SPIN_TOGETHER: Duration = Duration::from_micros(500);
 
+/// A yield that takes longer gave a whole time slice to a program that computes. Ranks that only wait for each
+/// other give the core back within microseconds.
+const YIELD_LONG: Duration = Duration::from_millis(2);
+
+/// For so long after a long yield, sleep instead: who sleeps is run as soon as it wakes, who yields goes to the
+/// end of the queue. Beside two programs that computed on two cores, three thousand short calls of two ranks took
+/// a minute with yields.
+const CROWDED_FOR: Duration = Duration::from_millis(200);
+
 /// Shorter waits are not shown to other threads.
 const SHOWN_AFTER: Duration = Duration::from_millis(2);
 
-/// From then on sleep between two looks: after so much waiting, for so long. The last one makes a rank that
-/// waits for hours cost a fraction of a percent of a core.
+/// From then on sleep between two looks: after so much waiting, for so long. What a waiting rank costs then is
+/// measured by `examples/allreduce_cost.rs`.
 const SLEEPS: [(Duration, Duration); 3] = [
     (Duration::from_secs(10), Duration::from_millis(5)),
     (Duration::from_secs(1), Duration::from_millis(1)),
@@ -33,6 +39,7 @@ pub(super) struct Backoff {
     quiet_since: Instant,
     steps: u64,
     idle: Instant,
+    crowded_until: Option<Instant>,
 }
 
 /// What to do before looking again.
@@ -43,8 +50,21 @@ pub(super) enum Pause {
 }
 
 impl Backoff {
-    pub(super) fn new(now: Instant) -> Backoff {
-        Backoff { since: now, quiet_since: now, steps: 0, idle: now }
+    /// `crowded_until` is what the wait before this one has left.
+    pub(super) fn new(now: Instant, crowded_until: Option<Instant>) -> Backoff {
+        Backoff { since: now, quiet_since: now, steps: 0, idle: now, crowded_until }
+    }
+
+    /// Until when this core is taken to be wanted by other programs.
+    pub(super) fn crowded_until(&self) -> Option<Instant> {
+        self.crowded_until
+    }
+
+    /// The pause has been taken, and was over now.
+    pub(super) fn paused(&mut self, pause: Pause, began: Instant, now: Instant) {
+        if pause == Pause::Yield && now.saturating_duration_since(began) >= YIELD_LONG {
+            self.crowded_until = Some(now + CROWDED_FOR);
+        }
     }
 
     pub(super) fn since(&self) -> Instant {
@@ -58,11 +78,13 @@ impl Backoff {
             self.quiet_since = now;
         }
         let waited = now.saturating_duration_since(self.quiet_since);
-        if together && waited < SPIN_TOGETHER {
+        let is_crowded = self.crowded_until.is_some_and(|until| now < until);
+        if !is_crowded && waited < if together { SPIN_TOGETHER } else { SPIN } {
             return Pause::Yield;
         }
+        let (_, shortest) = SLEEPS[SLEEPS.len() - 1];
         let sleep = SLEEPS.into_iter().find(|(after, _)| waited >= *after);
-        sleep.map_or(Pause::Yield, |(_, sleep)| Pause::Sleep(sleep))
+        Pause::Sleep(sleep.map_or(shortest, |(_, sleep)| sleep))
     }
 
     /// Whether the wait is long enough to be shown.
@@ -97,7 +119,7 @@ mod tests {
     #[test]
     fn the_longer_the_wait_the_longer_the_sleeps() {
         let start = Instant::now();
-        let mut backoff = Backoff::new(start);
+        let mut backoff = Backoff::new(start, None);
         let mut after = |micros| backoff.pause(start + Duration::from_micros(micros), 0, false);
         assert_eq!(after(0), Pause::Yield);
         assert_eq!(after(199), Pause::Yield);
@@ -109,7 +131,7 @@ mod tests {
     #[test]
     fn whenever_something_happened_the_wait_begins_anew() {
         let start = Instant::now();
-        let mut backoff = Backoff::new(start);
+        let mut backoff = Backoff::new(start, None);
         let mut at =
             |micros, steps, together| backoff.pause(start + Duration::from_micros(micros), steps, together);
         assert_eq!(at(1_000, 0, false), Pause::Sleep(Duration::from_micros(50)));
@@ -120,9 +142,24 @@ mod tests {
     }
 
     #[test]
+    fn after_a_long_yield_it_sleeps_for_a_while() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut backoff = Backoff::new(start, None);
+        backoff.paused(Pause::Sleep(Duration::from_millis(5)), start, after(9));
+        backoff.paused(Pause::Yield, after(9), after(10));
+        assert_eq!(backoff.crowded_until(), None);
+        backoff.paused(Pause::Yield, after(10), after(13));
+        let mut next = Backoff::new(after(14), backoff.crowded_until());
+        assert_eq!(next.pause(after(14), 0, true), Pause::Sleep(Duration::from_micros(50)));
+        let mut later = Backoff::new(after(214), backoff.crowded_until());
+        assert_eq!(later.pause(after(214), 0, false), Pause::Yield);
+    }
+
+    #[test]
     fn the_idle_hook_is_due_every_20_ms() {
         let start = Instant::now();
-        let mut backoff = Backoff::new(start);
+        let mut backoff = Backoff::new(start, None);
         assert!(!backoff.is_idle(start + Duration::from_millis(19)));
         assert!(backoff.is_idle(start + Duration::from_millis(20)));
         assert!(!backoff.is_idle(start + Duration::from_millis(39)));

@@ -204,7 +204,8 @@ fn reductions_are_elementwise_on_every_type(rank: &Rank) {
         check(rank, ReduceOp::Max, |r, i| number(r, i) as f32, f32::max);
         check(rank, ReduceOp::Min, |r, i| -(number(r, i) as i64), i64::min);
         check(rank, ReduceOp::Prod, |r, i| number(r, i) as i32, i32::wrapping_mul);
-        check(rank, ReduceOp::Sum, |r, i| number(r, i) as u8, u8::wrapping_add);
+        // Small enough not to overflow on 8 ranks: Open MPI's sums of bytes stop at 255 where it has AVX.
+        check(rank, ReduceOp::Sum, |r, i| ((r + 1) * (i % 7)) as u8, |a, b| a + b);
         check(rank, ReduceOp::And, |r, i| (r + i) % 3 != 0, |a, b| a && b);
         check(rank, ReduceOp::Or, |r, i| (r + i) % 3 == 0, |a, b| a || b);
         check(rank, ReduceOp::Min, |r, i| (r + i) % 3 != 0, |a, b| a && b);
