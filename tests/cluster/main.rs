@@ -1,5 +1,6 @@
 //! Process tests: a real controller, real engines under mpiexec, real clients.
 
+mod collectives;
 mod data;
 mod errors;
 mod examples;
