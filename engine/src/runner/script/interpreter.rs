@@ -138,7 +138,17 @@ pub(super) fn call_function(
 }
 
 /// The lowest address that the stack of this thread may grow to.
+///
+/// Found once a thread: on the main one glibc reads all of `/proc/self/maps` for it, which in a process that has
+/// loaded MPI takes over a millisecond, twenty times as long as a small cell.
 pub(super) fn stack_floor() -> usize {
+    thread_local! {
+        static FLOOR: usize = find_stack_floor();
+    }
+    FLOOR.with(|floor| *floor)
+}
+
+fn find_stack_floor() -> usize {
     // SAFETY: `attributes` is initialised by pthread_getattr_np before it is read, and destroyed after;
     // pthread_self is always valid; all pointers are to locals that outlive the calls.
     unsafe {
