@@ -34,6 +34,8 @@ use shared::{Ending, Order, Shared};
 
 /// Exit code of an engine whose controller was lost.
 pub const EXIT_CONTROLLER_LOST: u8 = 5;
+/// Exit code of a rank whose launcher was lost; nobody is left to read it but the log.
+pub const EXIT_LAUNCHER_LOST: u8 = 6;
 /// Exit code of an engine that did not end within its time after SIGTERM: what a shell reports for it.
 pub const EXIT_TERMINATED: u8 = 128 + 15;
 /// Exit code of an engine whose last task did not end.

@@ -36,7 +36,7 @@ use crate::shell::ready::Ready;
 use crate::shell::shared::{Ending, Shared};
 use crate::shell::signals::Signals;
 use crate::shell::sockets::Plugs;
-use crate::shell::{EXIT_CONTROLLER_LOST, Shell};
+use crate::shell::{EXIT_CONTROLLER_LOST, EXIT_LAUNCHER_LOST, Shell};
 use failure::Failure;
 use join::{Joined, Joining};
 use place::Place;
@@ -260,6 +260,8 @@ fn assemble(
         name,
         description,
         silence_max: settings.silence.limit(heartbeat_interval),
+        // Other ranks come from a launcher. An engine alone may outlive the shell that it was started from.
+        launcher: (place.size() > 1).then(std::os::unix::process::parent_id),
     });
     let thread = std::thread::Builder::new().name("control".to_owned());
     let thread = thread.spawn(move || control.run()).map_err(Failure::thread)?;
@@ -302,6 +304,8 @@ fn end(served: Served, place: Place) -> ExitCode {
         Ending::Requested => (FINALIZE_PATIENCE_ALONE, 0),
         Ending::Terminated => (FINALIZE_PATIENCE, 0),
         Ending::ControllerLost => (FINALIZE_PATIENCE, EXIT_CONTROLLER_LOST),
+        // Finalizing needs the launcher.
+        Ending::LauncherLost => (Duration::ZERO, EXIT_LAUNCHER_LOST),
         Ending::Broken(_) => (FINALIZE_PATIENCE, 1),
     };
     let start = Instant::now();

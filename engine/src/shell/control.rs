@@ -42,6 +42,11 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// at the flag.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often the launcher is looked at. A launcher that dies by SIGKILL ends its ranks by losing their connections,
+/// except where the process that dies is a proxy between the two (`hydra_pmi_proxy`, `orted`): its ranks would
+/// compute on, in a world that is no more. `PR_SET_PDEATHSIG` would also act when a mere thread of it ends.
+const LAUNCHER_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Jupyter's request to interrupt.
 const INTERRUPT_REQUEST: &str = "interrupt_request";
 
@@ -78,6 +83,8 @@ pub struct Parts {
     pub description: EngineDescription,
     /// How long the controller may be silent; none: for ever.
     pub silence_max: Option<Duration>,
+    /// The process that started this rank, if it must not outlive it.
+    pub launcher: Option<u32>,
 }
 
 /// The control thread.
@@ -108,6 +115,7 @@ impl Control {
 
     /// Runs until the main thread has left the cluster.
     pub fn run(mut self) {
+        let _guard = EndOnPanic;
         if let Err(error) = self.serve() {
             tracing::error!(%error, "control channel failed");
             self.parts.shared.interrupt.raise();
@@ -156,7 +164,8 @@ impl Control {
         };
         let delivery = self.delivery.map(|(at, _)| at);
         let output = self.parts.iopub.flush_due(now);
-        [ready, silence, delivery, output].into_iter().flatten().min()
+        let launcher = self.parts.launcher.map(|_| now + LAUNCHER_INTERVAL);
+        [ready, silence, delivery, output, launcher].into_iter().flatten().min()
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -176,6 +185,13 @@ impl Control {
                 "the controller is lost, the engine ends; give --controller-timeout to wait longer"
             );
             self.end(Ending::ControllerLost, Duration::ZERO, super::EXIT_CONTROLLER_LOST);
+        }
+        if let Some(launcher) = self.parts.launcher
+            && std::os::unix::process::parent_id() != launcher
+        {
+            tracing::error!(launcher, "the launcher of this rank is gone, the engine ends");
+            self.parts.launcher = None;
+            self.end(Ending::LauncherLost, Duration::ZERO, super::EXIT_LAUNCHER_LOST);
         }
         self.on_ending_time(now);
     }
@@ -440,6 +456,17 @@ impl Watch {
             {
                 exit_now("the other ranks do not end", exit_code);
             }
+        }
+    }
+}
+
+/// An engine whose control thread panicked answers nothing and cannot be ended by anybody: it must not stay.
+struct EndOnPanic;
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            exit_now("the control thread panicked", super::EXIT_STUCK);
         }
     }
 }

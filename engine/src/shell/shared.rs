@@ -26,6 +26,8 @@ pub enum Ending {
     Terminated,
     /// The controller has been silent for too long.
     ControllerLost,
+    /// The process that started this rank died, and its world with it.
+    LauncherLost,
     /// Something in the engine itself broke.
     Broken(String),
 }

@@ -13,7 +13,9 @@ use crate::cli::Settings;
 pub fn init(settings: &Settings, profile: &Profile) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log_filter)
         .map_err(|error| Failure::usage(format!("read --log-level {}: {error}", settings.log_filter)))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    // Standard error may be a pipe to a launcher that has died: what cannot be logged is no reason to panic.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).log_internal_errors(false);
     // The only error is that somebody logs already: a program with an engine in it.
     let _ = if settings.log_to_file {
         let path = profile.log_dir().join(format!("engine-{}.log", std::process::id()));
