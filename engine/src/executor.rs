@@ -16,7 +16,7 @@ use protocol::error::{ErrorContent, ename};
 use protocol::extension::{self, CallResult, Seconds};
 use protocol::id::{EngineId, EngineUuid};
 use protocol::message::execute::{AnyRequestMetadata, ApplyOk, ExecuteFailed, ExecuteOk, ReplyMetadata};
-use protocol::message::output::{self, Display, ErrorOutput, ExecuteInput, ExecutionState};
+use protocol::message::output::{self, Display, ErrorOutput, ExecuteInput, ExecutionState, StatusUpdate};
 use protocol::message::{Failure, Status, StatusContent};
 use protocol::{Date, Message, Session, value};
 use serde::Serialize;
@@ -128,7 +128,7 @@ impl Executor {
     pub fn run(&mut self, request: Request) -> Answer {
         let message = &request.message;
         self.parts.iopub.begin(&message.wire.header);
-        self.parts.iopub.status(ExecutionState::Busy);
+        self.announce_busy();
         let started = now();
         let read = read_metadata(message);
         self.parts.communicator.enter_cell(read.extension.as_ref().map_or(0, |extension| extension.cell));
@@ -165,6 +165,11 @@ impl Executor {
         }
     }
 
+    fn announce_busy(&self) {
+        let busy = StatusUpdate { execution_state: ExecutionState::Busy };
+        self.parts.iopub.announce("status", output::STATUS, &busy);
+    }
+
     /// Sends the reply, then `idle`.
     pub fn answer(&mut self, answer: Answer) {
         let Answer { request, metadata, content, buffers, .. } = answer;
@@ -175,7 +180,7 @@ impl Executor {
     /// Answers a request that was aborted before it ran.
     pub fn abort(&mut self, request: &Request) {
         self.parts.iopub.begin(&request.message.wire.header);
-        self.parts.iopub.status(ExecutionState::Busy);
+        self.announce_busy();
         let metadata = self.reply_metadata(read_metadata(&request.message), now(), Status::Aborted, None);
         self.reply(request, &metadata, &to_json(&StatusContent::ABORTED), vec![]);
         self.parts.iopub.status(ExecutionState::Idle);
@@ -192,7 +197,7 @@ impl Executor {
         if !cell.silent {
             self.execution_count += 1;
             let input = ExecuteInput { code: cell.code.clone(), execution_count: self.execution_count };
-            self.parts.iopub.publish(output::EXECUTE_INPUT, output::EXECUTE_INPUT, &input);
+            self.parts.iopub.announce(output::EXECUTE_INPUT, output::EXECUTE_INPUT, &input);
         }
         let count = self.execution_count;
         let context = self.context(&format!("cell {count}"));

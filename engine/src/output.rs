@@ -61,6 +61,8 @@ pub struct Iopub {
 struct State {
     sink: Box<dyn Sink + Send>,
     session: Session,
+    /// What says that a request began: at most two messages, before all that it prints.
+    announced: VecDeque<Vec<Bytes>>,
     gathered: Gathered,
     /// The header of the request whose output this is.
     parent: Bytes,
@@ -87,6 +89,7 @@ impl Iopub {
         let state = State {
             sink,
             session,
+            announced: VecDeque::new(),
             gathered: Gathered::default(),
             parent: Bytes::from_static(b"{}"),
             lost: 0,
@@ -119,6 +122,18 @@ impl Iopub {
         if sent == Flushed::Full {
             tracing::warn!(msg_type, "output dropped: the controller does not read");
         }
+    }
+
+    /// Publishes a message of the running request together with what follows it: its output, its end, or the
+    /// next look of the thread that calls [`Iopub::flush_due`].
+    ///
+    /// That a cell began is seldom worth a wake-up of the controller and of every client of its own: those of
+    /// four ranks that run a small cell cost more than the cell.
+    pub fn announce(&self, topic: &str, msg_type: &str, content: &impl Serialize) {
+        let mut state = self.lock();
+        let parent = state.parent.clone();
+        let message = self.sealed(&mut state.session, &parent, topic, msg_type, content);
+        state.announced.push_back(message);
     }
 
     /// Says whether the engine works on the running request.
@@ -158,9 +173,10 @@ impl Iopub {
     /// Sends what has been gathered for long enough; says when to look again.
     pub fn flush_due(&self, now: Instant) -> Option<Instant> {
         let mut state = self.lock();
-        let due = state.gathered.since? + FLUSH_INTERVAL;
-        if now < due {
-            return Some(due);
+        match state.gathered.since.map(|since| since + FLUSH_INTERVAL) {
+            Some(due) if now < due => return Some(due),
+            None if state.announced.is_empty() => return None,
+            _ => {}
         }
         match self.flush_gathered(&mut state) {
             Flushed::All => None,
@@ -200,6 +216,12 @@ impl Iopub {
     }
 
     fn flush_gathered(&self, state: &mut State) -> Flushed {
+        while let Some(message) = state.announced.pop_front() {
+            if state.offer(&message) == Flushed::Full {
+                state.announced.push_front(message);
+                return Flushed::Full;
+            }
+        }
         if state.lost > 0 {
             let notice = format!("[{} bytes of output were lost: the controller did not read]\n", state.lost);
             let parent = state.parent.clone();
@@ -339,6 +361,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use protocol::message::Empty;
+
     use crate::testing::{Captured, captured_iopub};
 
     #[test]
@@ -410,6 +434,23 @@ mod tests {
 
         let types: Vec<String> = captured.messages().into_iter().map(|(_, m)| m.header.msg_type).collect();
         assert_eq!(types, ["stream", "status"]);
+    }
+
+    #[test]
+    fn what_was_announced_leaves_before_what_follows_and_at_the_next_look() {
+        let types = |captured: &Captured| -> Vec<String> {
+            captured.messages().into_iter().map(|(_, message)| message.header.msg_type).collect()
+        };
+        let (iopub, captured) = captured_iopub();
+        iopub.announce("a", "announced", &Empty {});
+        assert_eq!(captured.count(), 0);
+        iopub.print(Stream::Stdout, "text", &Interrupt::new());
+        iopub.finish();
+        assert_eq!(types(&captured), ["announced", "stream"]);
+
+        iopub.announce("b", "announced", &Empty {});
+        assert_eq!(iopub.flush_due(Instant::now()), None);
+        assert_eq!(types(&captured), ["announced", "stream", "announced"]);
     }
 
     #[test]

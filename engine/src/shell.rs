@@ -32,6 +32,9 @@ use open::open;
 use ready::Ready;
 use shared::{Ending, Order, Shared};
 
+/// How long an engine is idle before it describes its names for completion while it is busy.
+const NAMES_DELAY: Duration = Duration::from_millis(20);
+
 /// Exit code of an engine whose controller was lost.
 pub const EXIT_CONTROLLER_LOST: u8 = 5;
 /// Exit code of a rank whose launcher was lost; nobody is left to read it but the log.
@@ -153,8 +156,8 @@ impl Shell {
 
     /// Sleeps until there is something to do.
     fn wait(&mut self) -> Result<(), TransportError> {
-        // Names are described in time that nobody waits for.
-        if self.names_changed && !self.poll(Some(Duration::ZERO))? {
+        // Names are described in time that nobody waits for, and not between the cells of a burst.
+        if self.names_changed && !self.poll(Some(NAMES_DELAY))? {
             self.names_changed = false;
             let remembered = Remembered::of(self.executor.runner());
             self.shared.activity().remembered = remembered;
