@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use client::{Failure, Targets};
 use nix::sys::signal::Signal;
-use tests::{Engines, TestCluster, signal, wait_until};
+use tests::{Engines, TestCluster, processes_with, signal, wait_until};
 
 /// Waits until the engine computes, so that the request is on the engine and not on its way.
 #[track_caller]
@@ -74,4 +74,18 @@ fn futures_end_when_the_controller_is_killed() {
     signal(cluster.controller_pid(), Signal::SIGKILL);
     let outcomes = result.join(Duration::from_secs(30)).expect("it ends");
     assert!(matches!(&outcomes[0].result, Err(Failure::LostContact(_))), "{outcomes:?}");
+}
+
+#[test]
+fn no_rank_outlives_its_launcher() {
+    let cluster = TestCluster::start(Engines::Mpi, 2);
+    // Engines, their launcher and its proxies name the profile; the controller does too.
+    let others = || {
+        let mut pids = processes_with(cluster.profile());
+        pids.retain(|pid| *pid != cluster.controller_pid());
+        pids
+    };
+    assert!(others().len() >= 3, "{:?}", others());
+    signal(cluster.launcher_pid(0), Signal::SIGKILL);
+    wait_until("all ranks have ended", || others().iter().all(|pid| *pid == cluster.launcher_pid(0)));
 }
