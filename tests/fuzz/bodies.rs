@@ -19,7 +19,7 @@ fn cut(mut data: &[u8]) -> Vec<Bytes> {
 
 /// Splitting never panics, what was split joins to the same frames, and the whole gate (without a key, so that
 /// random input gets behind the signature) never panics; with a key, nothing random passes.
-pub fn frames(data: &[u8]) {
+pub(crate) fn frames(data: &[u8]) {
     let parts = cut(data);
     if let Ok((routing, message)) = frames::split(parts.clone()) {
         assert_eq!(message.to_parts(&routing), parts);
@@ -43,7 +43,7 @@ pub fn frames(data: &[u8]) {
 }
 
 /// Reading a header never panics, and what was read survives being written.
-pub fn header(data: &[u8]) {
+pub(crate) fn header(data: &[u8]) {
     if let Ok(header) = serde_json::from_slice::<Header>(data) {
         let text = serde_json::to_vec(&header).expect("a header is plain data");
         let again: Header = serde_json::from_slice(&text).expect("it was just written");
@@ -62,7 +62,7 @@ pub fn header(data: &[u8]) {
 }
 
 /// Reading a connection file never panics, and what was read survives being written.
-pub fn connection_file(data: &[u8]) {
+pub(crate) fn connection_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(file) = ClientFile::parse(text) {
         let written = serde_json::to_string(&file).expect("plain data");
@@ -76,7 +76,7 @@ pub fn connection_file(data: &[u8]) {
 }
 
 /// Reading a value never panics; a value that was read survives the wire (NaN compares by its text).
-pub fn value(data: &[u8]) {
+pub(crate) fn value(data: &[u8]) {
     let parts = cut(data);
     let Some((described, buffers)) = parts.split_first() else { return };
     let Ok(json) = serde_json::from_slice(described) else { return };
