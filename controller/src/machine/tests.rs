@@ -41,7 +41,7 @@ impl Sim {
 
     /// With stock engines `e0`, `e1`, …, which hold one task each.
     fn with_engines(count: u32) -> Sim {
-        let mut sim = Sim::new();
+        let mut sim = Sim::with(Settings { window: Some(1), ..Settings::default() });
         (0..count).for_each(|number| sim.join(number));
         sim
     }

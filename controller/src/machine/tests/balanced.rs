@@ -35,6 +35,26 @@ fn a_window_of_zero_has_no_end() {
 }
 
 #[test]
+fn an_engine_that_answers_quickly_is_given_more_until_it_is_slow() {
+    let mut sim = Sim::new();
+    sim.join(0);
+    assert_eq!(sim.on(plain_task("a")), [forwarded(Channel::Task, 0, 1, "a")]);
+    assert_eq!(sim.on(plain_task("b")), []);
+    assert_eq!(sim.on(plain_task("c")), []);
+    assert_eq!(
+        sim.on(finished(0, 1)),
+        [
+            relayed(Channel::Task, 0, 1),
+            forwarded(Channel::Task, 0, 2, "b"),
+            forwarded(Channel::Task, 0, 3, "c")
+        ]
+    );
+    sim.pass(Duration::from_secs(1));
+    assert_eq!(sim.on(plain_task("d")), [], "two are there already");
+    assert_eq!(sim.on(finished(0, 2)), [relayed(Channel::Task, 0, 2)], "after a slow one it holds one");
+}
+
+#[test]
 fn tasks_wait_for_the_first_engine_and_run_in_order() {
     let mut sim = Sim::new();
     sim.on(plain_task("a"));
