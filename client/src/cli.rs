@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, Parser};
@@ -128,6 +128,19 @@ impl App {
         Ok(App { global, client, style, interrupts })
     }
 
+    /// Connects as soon as there is a cluster to connect to.
+    pub(crate) fn connect_patiently(global: Global) -> anyhow::Result<App> {
+        let deadline = Instant::now() + global.timeout.unwrap_or(crate::commands::wait::PATIENCE);
+        loop {
+            match App::connect(global.clone()) {
+                Err(error) if is_absent(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                connected => return connected,
+            }
+        }
+    }
+
     /// The engines that the flags name.
     pub(crate) fn view(&self) -> View {
         self.client.direct(self.global.targets.clone())
@@ -221,6 +234,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             crate::watch::print(&crate::prompt::command::reference());
             Ok(())
         }
+        Some(Command::Wait(args)) => args.run(&App::connect_patiently(cli.global)?),
         Some(command) => command.run(&App::connect(cli.global)?),
         None => crate::prompt::run(App::connect(cli.global)?),
     }
@@ -239,14 +253,18 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
         eprintln!("  caused by: {cause}");
     }
     match error.downcast_ref::<ClientError>() {
-        Some(ClientError::NoCluster { .. } | ClientError::NoAnswer { .. } | ClientError::Profile(_)) => {
-            exit::NO_CLUSTER
-        }
+        Some(ClientError::Profile(_)) => exit::NO_CLUSTER,
+        _ if is_absent(error) => exit::NO_CLUSTER,
         Some(ClientError::LostContact(_)) => exit::LOST_CONTACT,
         Some(_) => exit::FAILED,
         None if error.downcast_ref::<Usage>().is_some() => exit::USAGE,
         None => exit::FAILED,
     }
+}
+
+/// Whether there is no cluster, or not yet.
+fn is_absent(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::NoCluster { .. } | ClientError::NoAnswer { .. }))
 }
 
 /// The command line asks for something that makes no sense.

@@ -15,7 +15,7 @@ mod run;
 mod scatter;
 mod shutdown;
 pub(crate) mod status;
-mod wait;
+pub(crate) mod wait;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Abort(abort::Args),
     /// End the cluster, or with --targets these engines only.
     Shutdown(shutdown::Args),
-    /// Wait until engines are there.
+    /// Wait until a cluster and its engines are there.
     Wait(wait::Args),
     /// List the commands of the prompt.
     HelpCommands,

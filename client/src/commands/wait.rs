@@ -1,10 +1,13 @@
-//! `client wait -n 4`: waits until engines are there.
+//! `client wait -n 4`: waits until a cluster and its engines are there.
 
 use std::time::Duration;
 
 use client::targets::compact;
 
 use crate::cli::App;
+
+/// How long it waits without `--timeout`.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `wait`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +20,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, app: &App) -> anyhow::Result<()> {
-        let timeout = app.global.timeout.unwrap_or(Duration::from_secs(60));
+        let timeout = app.global.timeout.unwrap_or(PATIENCE);
         let ids = app.client.wait_for_engines(self.count, timeout)?;
         let numbers: Vec<u32> = ids.iter().map(|id| id.0).collect();
         let page = if app.global.json {
