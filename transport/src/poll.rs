@@ -1,8 +1,8 @@
 //! Waiting for sockets and file descriptors: the only call of this crate that blocks.
 //!
 //! This is not `zmq_poll`, which asks every socket what it has, at two system calls a socket, each time it is called
-//! and again each time it wakes: with the thirteen sockets of a controller that is most of what a small message
-//! costs. Each ZeroMQ socket has a descriptor (`ZMQ_FD`) that becomes readable when libzmq's threads have news for
+//! and again each time it wakes. (Fewer calls; throughput with 64 tasks in flight was the same with either.)
+//! Each ZeroMQ socket has a descriptor (`ZMQ_FD`) that becomes readable when libzmq's threads have news for
 //! it. A socket need be asked (`ZMQ_EVENTS`) only if its descriptor is readable, or if a call of ours has touched it
 //! since it was asked last: such a call may have taken in the news, and the descriptor with it, without telling.
 //! [`Socket`] keeps that in mind (`Socket::is_settled`), so no loop can forget it.
