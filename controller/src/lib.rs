@@ -5,6 +5,7 @@
 //! | what happens when …? | [`machine`]: events in, effects out |
 //! | who is here, who is alive? | `hub` |
 //! | which request is where? | `tasks` |
+//! | what became of it? | [`records`] |
 //! | which engine gets it? | `scheduler` |
 //! | which socket, which port? | [`shell`] |
 //! | what does a flag mean? | [`config`], in the original's spelling [`compat`] |
@@ -15,6 +16,7 @@ pub mod config;
 mod hub;
 pub mod machine;
 pub mod publish;
+pub mod records;
 mod scheduler;
 pub mod shell;
 mod tasks;

@@ -1,0 +1,186 @@
+//! What the hub remembers of tasks: [`Change`]s go in, in the order in which things happened; [`Question`]s are
+//! answered from what they left.
+//!
+//! The machine says what happened and what is asked; it holds no record itself. A store does: in
+//! memory, in a file, or none at all. Which one it is changes no decision of the machine, and a store that is slow
+//! slows nobody down.
+
+use bytes::Bytes;
+use protocol::error::ErrorContent;
+use protocol::frames::WireMessage;
+use protocol::id::{EngineUuid, MsgId};
+use serde_json::{Map, Value as Json};
+
+/// Which channel a request came by, as records name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Queue {
+    /// To one named engine.
+    Mux,
+    /// To whichever engine was free.
+    Task,
+    /// To several engines: each engine's share has a record, or the request as a whole if its replies become one.
+    Broadcast,
+}
+
+impl Queue {
+    /// As in a record's field `queue`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Queue::Mux => "mux",
+            Queue::Task => "task",
+            Queue::Broadcast => "broadcast",
+        }
+    }
+}
+
+/// Something happened to a task.
+///
+/// Of ids that have no record every change but [`Change::Submitted`] is forgotten.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It was accepted. A second task of the same name replaces the record of the first.
+    Submitted {
+        /// The task. A share of a broadcast has a name of its own: the record's header then has it in place of the
+        /// request's.
+        msg_id: MsgId,
+        /// How it came.
+        queue: Queue,
+        /// The engine that it is for; balanced tasks have none yet.
+        engine: Option<EngineUuid>,
+        /// The request as it came.
+        request: WireMessage,
+    },
+    /// The scheduler gave it to an engine.
+    Assigned {
+        /// The task.
+        msg_id: MsgId,
+        /// Where it runs.
+        engine: EngineUuid,
+    },
+    /// It ended with an engine's reply.
+    Replied {
+        /// The task.
+        msg_id: MsgId,
+        /// Who replied.
+        engine: EngineUuid,
+        /// The reply as it came.
+        reply: WireMessage,
+    },
+    /// It ended with a reply of the controller's own: an error, or what several engines said.
+    Answered {
+        /// The task.
+        msg_id: MsgId,
+        /// The engine that it was for, if it was for one.
+        engine: Option<EngineUuid>,
+        /// The reply's type.
+        msg_type: String,
+        /// The reply's metadata.
+        metadata: Json,
+        /// The reply's content.
+        content: Json,
+        /// The reply's buffers.
+        buffers: Vec<Bytes>,
+    },
+    /// It printed or displayed something. Output of a share whose broadcast has one record belongs to that one.
+    Output {
+        /// The task.
+        msg_id: MsgId,
+        /// What.
+        output: Output,
+    },
+    /// It was submitted once more under another name.
+    Resubmitted {
+        /// The task.
+        msg_id: MsgId,
+        /// The new one.
+        anew: MsgId,
+    },
+}
+
+/// Output that records keep.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// More text of standard output.
+    Stdout(String),
+    /// More text of standard error.
+    Stderr(String),
+    /// The code that an engine echoed.
+    Input(String),
+    /// Content of `execute_result`.
+    Result(Json),
+    /// Content of `error`.
+    Error(Json),
+}
+
+/// Something that a client wants to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// `result_request`: which of these ended, and how. What has not ended was found by the machine already.
+    Results {
+        /// Ended, or unknown.
+        msg_ids: Vec<MsgId>,
+        /// Not ended: only repeated in the answer.
+        pending: Vec<MsgId>,
+        /// Without the records.
+        status_only: bool,
+    },
+    /// `history_request`: all names, in order of submission.
+    History,
+    /// `db_request`: the records that match.
+    Query {
+        /// In the query language.
+        query: Map<String, Json>,
+        /// Which fields; none: all but the buffers.
+        keys: Option<Vec<String>>,
+    },
+    /// `purge_request`: forget records. None of them belongs to a task that has not ended.
+    Purge {
+        /// These.
+        msg_ids: Purged,
+        /// And those that ended on these engines.
+        engines: Vec<EngineUuid>,
+    },
+    /// `resubmit_request`: the requests of these tasks, ended or not.
+    Requests {
+        /// The tasks.
+        msg_ids: Vec<MsgId>,
+    },
+}
+
+/// Which records are to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// All of tasks that have ended.
+    Finished,
+    /// These.
+    These(Vec<MsgId>),
+}
+
+/// What a store says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// For the client as it is.
+    Reply {
+        /// The reply's type.
+        msg_type: &'static str,
+        /// Its content.
+        content: Json,
+        /// Its buffers.
+        buffers: Vec<Bytes>,
+    },
+    /// For the machine, to submit them again: the requests in the order asked for, or why not.
+    Requests(Result<Vec<StoredRequest>, Box<ErrorContent>>),
+}
+
+/// A request as it was once submitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRequest {
+    /// Its name then.
+    pub msg_id: MsgId,
+    /// Its header frame.
+    pub header: Bytes,
+    /// Its content frame.
+    pub content: Bytes,
+    /// Its buffers.
+    pub buffers: Vec<Bytes>,
+}
