@@ -7,9 +7,14 @@
 
 use bytes::Bytes;
 use protocol::error::ErrorContent;
+use protocol::extension::EngineDescription;
 use protocol::frames::WireMessage;
-use protocol::id::{EngineUuid, MsgId};
+use protocol::id::{EngineId, EngineUuid, MsgId};
+use protocol::message::Status;
 use serde_json::{Map, Value as Json};
+
+use crate::machine::Client;
+use crate::tasks::TaskId;
 
 /// Which channel a request came by, as records name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,16 +38,22 @@ impl Queue {
     }
 }
 
-/// Something happened to a task.
+/// Something happened, to a task or to an engine.
 ///
-/// Of ids that have no record every change but [`Change::Submitted`] is forgotten.
+/// Stores of records keep what is said of tasks that have a name of their own; the journal keeps
+/// all that a controller must know to go on where another one ended. Of ids that have no record, stores forget
+/// every change but [`Change::Submitted`] and [`Change::Gathering`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// It was accepted. A second task of the same name replaces the record of the first.
+    /// A task was accepted. A second one of the same name replaces the record of the first.
     Submitted {
-        /// The task. A share of a broadcast has a name of its own: the record's header then has it in place of the
+        /// Which task.
+        task: TaskId,
+        /// Its name. A share of a broadcast has one of its own: the record's header then has it in place of the
         /// request's.
         msg_id: MsgId,
+        /// Who asked.
+        client: Client,
         /// How it came.
         queue: Queue,
         /// The engine that it is for; balanced tasks have none yet.
@@ -50,25 +61,73 @@ pub enum Change {
         /// The request as it came.
         request: WireMessage,
     },
-    /// The scheduler gave it to an engine.
+    /// A broadcast was accepted whose replies become one. Its record is one as well.
+    Gathering {
+        /// The first of its shares.
+        broadcast: TaskId,
+        /// Its name.
+        msg_id: MsgId,
+        /// Who asked.
+        client: Client,
+        /// The request as it came.
+        request: WireMessage,
+    },
+    /// One engine's share of such a broadcast.
+    Shared {
+        /// The share.
+        task: TaskId,
+        /// Of which broadcast.
+        broadcast: TaskId,
+        /// Whose: the place in the request's targets.
+        place: usize,
+        /// Whose.
+        engine: EngineUuid,
+    },
+    /// What one of those engines said. Not told of a share that failed without its engine.
+    Gathered {
+        /// The share.
+        task: TaskId,
+        /// How it ended.
+        status: Status,
+        /// The engine's reply.
+        reply: WireMessage,
+    },
+    /// The scheduler gave a task to an engine.
     Assigned {
-        /// The task.
+        /// Which task.
+        task: TaskId,
+        /// Its name.
         msg_id: MsgId,
         /// Where it runs.
         engine: EngineUuid,
     },
-    /// It ended with an engine's reply.
+    /// The engine did not do it; the scheduler will try others.
+    Returned {
+        /// Which task.
+        task: TaskId,
+        /// Where it will not be tried again.
+        engine: EngineId,
+        /// Whether that used up one of its retries.
+        retried: bool,
+    },
+    /// A task ended with an engine's reply.
     Replied {
-        /// The task.
+        /// Which task.
+        task: TaskId,
+        /// Its name.
         msg_id: MsgId,
         /// Who replied.
         engine: EngineUuid,
+        /// How it ended.
+        status: Status,
         /// The reply as it came.
         reply: WireMessage,
     },
-    /// It ended with a reply of the controller's own: an error, or what several engines said.
+    /// A task ended with a reply of the controller's own: an error, or what several engines said.
     Answered {
-        /// The task.
+        /// Which task.
+        task: TaskId,
+        /// Its name.
         msg_id: MsgId,
         /// The engine that it was for, if it was for one.
         engine: Option<EngineUuid>,
@@ -81,19 +140,33 @@ pub enum Change {
         /// The reply's buffers.
         buffers: Vec<Bytes>,
     },
-    /// It printed or displayed something. Output of a share whose broadcast has one record belongs to that one.
+    /// A task printed or displayed something. Output of a share whose broadcast has one record belongs to that one.
     Output {
-        /// The task.
+        /// Its name.
         msg_id: MsgId,
         /// What.
         output: Output,
     },
-    /// It was submitted once more under another name.
+    /// A task was submitted once more under another name.
     Resubmitted {
-        /// The task.
+        /// Its name.
         msg_id: MsgId,
         /// The new one.
         anew: MsgId,
+    },
+    /// An engine can be used.
+    Joined {
+        /// Its id.
+        id: EngineId,
+        /// Its name.
+        engine: EngineUuid,
+        /// What it said of itself.
+        description: EngineDescription,
+    },
+    /// An engine was lost, or left.
+    Left {
+        /// Its id.
+        id: EngineId,
     },
 }
 
