@@ -176,7 +176,7 @@ impl Desk {
             is_coalescing: false,
             original_msg_id: None,
             label: Json::Null,
-            extension: Some(RequestMetadata { cell }),
+            extension: Some(RequestMetadata { cell, ..RequestMetadata::default() }),
         };
         let (id, wire) = self.write(work, &metadata);
         submission.messages.push(Outgoing { channel: Channel::Broadcast, route: None, wire });
@@ -190,7 +190,10 @@ impl Desk {
 
     /// One message to a stock engine by the mux channel.
     fn direct(&mut self, engine: &Arc<Engine>, cell: i64, work: &Work, submission: &mut Submission) {
-        let metadata = DirectMetadata { label: Json::Null, extension: Some(RequestMetadata { cell }) };
+        let metadata = DirectMetadata {
+            label: Json::Null,
+            extension: Some(RequestMetadata { cell, ..RequestMetadata::default() }),
+        };
         let (msg_id, wire) = self.write(work, &metadata);
         let route = Some(engine.uuid.clone());
         submission.messages.push(Outgoing { channel: Channel::Mux, route, wire });

@@ -3,18 +3,20 @@
 pub(crate) mod liveness;
 pub(crate) mod queries;
 pub(crate) mod registration;
+pub(crate) mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use protocol::extension::EngineDescription;
-use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
-use protocol::limits::{COMPLETED_IDS_REMEMBERED, DEPARTED_ENGINES_REMEMBERED, SESSIONS_REMEMBERED};
+use protocol::id::{EngineId, EngineUuid, MsgId};
+use protocol::limits::{COMPLETED_IDS_REMEMBERED, DEPARTED_ENGINES_REMEMBERED};
 
 use crate::machine::Settings;
 use crate::tasks::TaskId;
 use liveness::Pulse;
 use registration::Joining;
+use sessions::Sessions;
 
 /// An engine that can be used.
 #[derive(Debug)]
@@ -31,6 +33,27 @@ pub(crate) struct Engine {
     pub(crate) completed: usize,
     /// The latest of them.
     pub(crate) completed_ids: VecDeque<MsgId>,
+    /// What it had when an earlier life of the controller ended, until it is back and was asked.
+    pub(crate) doubtful: BTreeSet<TaskId>,
+    /// Whether it is still to be heard since then.
+    pub(crate) returning: bool,
+}
+
+impl Engine {
+    fn new(now: Instant, id: EngineId, uuid: EngineUuid, description: EngineDescription) -> Engine {
+        Engine {
+            id,
+            uuid,
+            description,
+            last_heard: now,
+            lost_at: None,
+            outstanding: BTreeSet::new(),
+            completed: 0,
+            completed_ids: VecDeque::new(),
+            doubtful: BTreeSet::new(),
+            returning: false,
+        }
+    }
 }
 
 /// An engine that was lost without saying goodbye.
@@ -50,7 +73,7 @@ pub(crate) struct Hub {
     departed_order: VecDeque<EngineUuid>,
     next_id: u32,
     pulse: Pulse,
-    sessions: BTreeMap<SessionId, Instant>,
+    pub(crate) sessions: Sessions,
     pub(crate) started: Instant,
 }
 
@@ -64,7 +87,7 @@ impl Hub {
             departed_order: VecDeque::new(),
             next_id: 0,
             pulse: Pulse::new(now, settings),
-            sessions: BTreeMap::new(),
+            sessions: Sessions::default(),
             started: now,
         }
     }
@@ -95,6 +118,13 @@ impl Hub {
         self.by_uuid(std::str::from_utf8(identity).ok()?)
     }
 
+    /// The name of the engine of that id, if it is here or was lost not long ago.
+    pub(crate) fn uuid_of(&self, id: EngineId) -> Option<EngineUuid> {
+        let departed = || self.departed.iter().find(|(_, departed)| departed.id == id);
+        let here = self.engines.get(&id).map(|engine| engine.uuid.clone());
+        here.or_else(|| departed().map(|(uuid, _)| uuid.clone()))
+    }
+
     pub(crate) fn joining_count(&self) -> usize {
         self.joining.len()
     }
@@ -121,19 +151,36 @@ impl Hub {
     /// Makes a joining engine usable.
     fn admit(&mut self, now: Instant, uuid: EngineUuid, joining: Joining) -> &Engine {
         self.ids.insert(uuid.clone(), joining.id);
-        let engine = Engine {
-            id: joining.id,
-            uuid,
-            description: joining.description,
-            last_heard: now,
-            lost_at: None,
-            outstanding: BTreeSet::new(),
-            completed: 0,
-            completed_ids: VecDeque::new(),
-        };
+        let engine = Engine::new(now, joining.id, uuid, joining.description);
         let id = joining.id;
         self.engines.insert(id, engine);
         &self.engines[&id]
+    }
+
+    /// An engine of an earlier controller, which must be heard again in time.
+    pub(crate) fn take_back(
+        &mut self,
+        now: Instant,
+        id: EngineId,
+        uuid: EngineUuid,
+        description: EngineDescription,
+        until: Instant,
+    ) {
+        self.ids.insert(uuid.clone(), id);
+        let engine =
+            Engine { lost_at: Some(until), returning: true, ..Engine::new(now, id, uuid, description) };
+        self.engines.insert(id, engine);
+        self.give_no_id_up_to(id);
+    }
+
+    /// Ids are never given twice, also not by a later controller.
+    pub(crate) fn give_no_id_up_to(&mut self, id: EngineId) {
+        self.next_id = self.next_id.max(id.0.saturating_add(1));
+    }
+
+    /// The largest id that was given.
+    pub(crate) fn last_id(&self) -> Option<EngineId> {
+        self.next_id.checked_sub(1).map(EngineId)
     }
 
     /// Takes an engine out. One that may come back is remembered.
@@ -164,18 +211,6 @@ impl Hub {
         let taken = self.engines.contains_key(&departed.id)
             || self.joining.values().any(|joining| joining.id == departed.id);
         (!taken).then_some((uuid, departed))
-    }
-
-    /// Notes that a client is there.
-    pub(crate) fn note_session(&mut self, now: Instant, session: SessionId) {
-        if self.sessions.len() >= SESSIONS_REMEMBERED
-            && !self.sessions.contains_key(&session)
-            && let Some(quietest) =
-                self.sessions.iter().min_by_key(|(_, seen)| **seen).map(|(name, _)| name.clone())
-        {
-            self.sessions.remove(&quietest);
-        }
-        self.sessions.insert(session, now);
     }
 
     pub(crate) fn check_invariants(&self) {

@@ -6,6 +6,7 @@
 //! | who is here, who is alive? | `hub` |
 //! | which request is where? | `tasks` |
 //! | what became of it? | [`records`] |
+//! | how does a later controller go on? | `restore` |
 //! | which engine gets it? | `scheduler` |
 //! | which socket, which port? | [`shell`] |
 //! | what does a flag mean? | [`config`], in the original's spelling [`compat`] |
@@ -17,6 +18,7 @@ mod hub;
 pub mod machine;
 pub mod publish;
 pub mod records;
+mod restore;
 mod scheduler;
 pub mod shell;
 mod tasks;

@@ -8,15 +8,19 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use protocol::extension::ExplainRequest;
 use protocol::frames::WireMessage;
 use protocol::header::Header;
-use protocol::id::{EngineId, EngineUuid, MsgId};
+use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
 use protocol::message::execute::{BroadcastMetadata, TaskMetadata};
-use protocol::message::hub::{QueueRequest, RegistrationRequest};
+use protocol::message::hub::{
+    DbRequest, PurgeRequest, QueueRequest, RegistrationRequest, ResubmitRequest, ResultRequest,
+};
 use protocol::message::{Status, control};
 use serde_json::Value as Json;
 
 use crate::hub::Hub;
+use crate::records::{Change, Question};
 use crate::scheduler::balanced::{Balanced, Scheme};
 use crate::scheduler::broadcast::Broadcasts;
 use crate::tasks::{TaskId, TaskTable};
@@ -57,13 +61,24 @@ impl Channel {
     }
 }
 
-/// A client's connection to one channel: where replies go.
+/// Who asked, on one channel: where replies go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Client {
     /// The channel.
     pub channel: Channel,
-    /// The connection's ZeroMQ identity.
-    pub identity: Bytes,
+    /// Where on it.
+    pub address: Address,
+}
+
+/// Where a reply goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// To the connection of this ZeroMQ identity.
+    Connection(Bytes),
+    /// To the client of this session, wherever it connects from: it asked an earlier life of this controller.
+    Session(SessionId),
+    /// To nobody: the hub asked for its own records.
+    Nobody,
 }
 
 /// A request of a client, verified.
@@ -119,8 +134,25 @@ pub enum Query {
     Shutdown,
     /// Everything worth seeing.
     ClusterStatus,
-    /// Records of tasks, by this request type.
-    Records(&'static str),
+    /// How did these tasks end?
+    Results(ResultRequest),
+    /// What was submitted?
+    History,
+    /// Which records match?
+    Database(DbRequest),
+    /// Forget records.
+    Purge(PurgeRequest),
+    /// Run tasks again.
+    Resubmit(ResubmitRequest),
+    /// What keeps a task from running?
+    Explain(ExplainRequest),
+    /// A request of the original's that this controller does not serve, and why.
+    Unsupported {
+        /// The answer's type.
+        reply_type: &'static str,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// A request type that does not exist.
     Unknown(String),
     /// A known request with content that cannot be read: its reply type and why.
@@ -193,11 +225,22 @@ pub enum Event {
         /// Its identity on the query channel.
         client: Bytes,
         /// Its session.
-        session: protocol::id::SessionId,
+        session: SessionId,
+        /// The request's id.
+        msg_id: MsgId,
         /// The request's header frame.
         header: Bytes,
         /// The question.
         query: Query,
+    },
+    /// The store has found requests that are to run again.
+    Resubmitted {
+        /// Who wants it, by identity on the query channel.
+        to: Bytes,
+        /// That request's header frame.
+        parent: Bytes,
+        /// The old name of each, and the request under its new one.
+        requests: Vec<(MsgId, Request)>,
     },
     /// Time has passed.
     Deadline,
@@ -290,6 +333,27 @@ pub enum Effect {
         /// What it says.
         content: Json,
     },
+    /// Keep what happened: it goes before the other effects that tell of it.
+    Remember(Change),
+    /// Ask the store of records, and answer with what it says.
+    Consult {
+        /// Who asked, by identity on the query channel.
+        to: Bytes,
+        /// The question's header frame.
+        parent: Bytes,
+        /// The question.
+        question: Question,
+    },
+    /// Ask an engine for nothing, on a channel where it may have lost something: what it was asked before is
+    /// answered before.
+    Probe {
+        /// The channel.
+        channel: Channel,
+        /// The engine.
+        engine: EngineUuid,
+        /// By which the reply is recognised.
+        task: TaskId,
+    },
     /// Ask all hearts to echo.
     Ping,
     /// End the process.
@@ -315,8 +379,10 @@ pub struct Settings {
     pub scheme: Scheme,
     /// Starts the random schemes.
     pub seed: u64,
-    /// Whether balanced tasks are accepted at all times, or records kept: what engines are told of our ports.
+    /// What engines are told of our ports.
     pub connection_info: Json,
+    /// Whether a later controller may go on with what this one leaves.
+    pub restorable: bool,
 }
 
 impl Default for Settings {
@@ -331,6 +397,7 @@ impl Default for Settings {
             scheme: Scheme::LeastLoad,
             seed: 0,
             connection_info: Json::Object(serde_json::Map::new()),
+            restorable: false,
         }
     }
 }
@@ -378,8 +445,12 @@ impl Controller {
                 self.on_replied(now, channel, &identity, task, outcome, message, effects)
             }
             Event::Undelivered { engine, task } => self.on_undelivered(now, &engine, task, effects),
-            Event::Asked { client, session, header, query } => {
+            Event::Asked { client, session, msg_id, header, query } => {
+                self.note_message(now, &session, &msg_id, effects);
                 self.on_asked(now, client, session, header, query, effects)
+            }
+            Event::Resubmitted { to, parent, requests } => {
+                self.on_resubmitted(now, to, parent, requests, effects)
             }
             Event::Deadline => {}
         }
@@ -391,6 +462,7 @@ impl Controller {
         [
             Some(self.hub.next_deadline()),
             self.balanced.next_timeout().map(|at| (at, "task timeout")),
+            self.hub.sessions.next_deadline().map(|at| (at, "missing messages")),
             self.stopping.map(|at| (at, "shutdown")),
         ]
         .into_iter()
@@ -405,6 +477,9 @@ impl Controller {
         while let Some(task) = self.balanced.take_timed_out(now) {
             self.on_timed_out(now, task, effects);
         }
+        if self.hub.sessions.next_deadline().is_some_and(|at| at <= now) {
+            self.answer_lost(now, effects);
+        }
         if self.stopping.is_some_and(|at| at <= now || self.hub.is_empty()) {
             self.stopping = None;
             effects.push(Effect::Exit);
@@ -414,7 +489,7 @@ impl Controller {
     /// Panics if hub, task table and schedulers disagree. Tests call it after every event.
     pub fn check_invariants(&self) {
         self.hub.check_invariants();
-        self.balanced.check_invariants();
+        self.balanced.check_invariants(self.tasks.clients());
         let mut held: BTreeMap<EngineId, Vec<TaskId>> = BTreeMap::new();
         let mut parts: BTreeMap<TaskId, usize> = BTreeMap::new();
         for (id, task) in self.tasks.iter() {

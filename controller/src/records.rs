@@ -9,7 +9,7 @@ use bytes::Bytes;
 use protocol::error::ErrorContent;
 use protocol::extension::EngineDescription;
 use protocol::frames::WireMessage;
-use protocol::id::{EngineId, EngineUuid, MsgId};
+use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
 use protocol::message::Status;
 use serde_json::{Map, Value as Json};
 
@@ -153,6 +153,22 @@ pub enum Change {
         msg_id: MsgId,
         /// The new one.
         anew: MsgId,
+    },
+    /// A message of a client came that begins no task. Told only where a journal is kept.
+    Noted {
+        /// Whose.
+        session: SessionId,
+        /// Which: clients number their messages.
+        msg_id: MsgId,
+    },
+    /// How a balanced task ended, once more, for others that depend on it: the journal is written anew.
+    Ended {
+        /// The task's name, hashed as the scheduler does.
+        name: u64,
+        /// Whether it succeeded.
+        ok: bool,
+        /// Where it ran.
+        engine: Option<EngineId>,
     },
     /// An engine can be used.
     Joined {

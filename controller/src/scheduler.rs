@@ -4,6 +4,8 @@ pub(crate) mod balanced;
 pub(crate) mod broadcast;
 pub(crate) mod dependency;
 mod direct;
+pub(crate) mod explain;
+pub(crate) mod fairness;
 mod window;
 
 use std::time::Instant;
@@ -11,18 +13,26 @@ use std::time::Instant;
 use bytes::Bytes;
 use protocol::error::{ErrorContent, ename};
 use protocol::frames::WireMessage;
+use protocol::header::Header;
 use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::limits::{ABORTED_IDS_REMEMBERED, REQUESTS_PER_CLIENT_MAX};
 use protocol::message::{Failure, Status};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::hub::Engine;
 use crate::hub::registration::json;
 use crate::machine::{Channel, Client, Controller, Effect, Outcome, Request, Target, reply_type};
+use crate::records::{Change, Queue};
 use crate::tasks::{Task, TaskId, Work};
 
 impl Controller {
     pub(crate) fn on_submitted(&mut self, now: Instant, request: Request, effects: &mut Vec<Effect>) {
+        let Header { session, msg_id, .. } = &request.header;
+        match request.client.channel {
+            Channel::Control => self.note_message(now, session, msg_id, effects),
+            _ if self.settings.restorable => self.hub.sessions.hear_message(now, session, msg_id),
+            _ => {}
+        }
         let more = match &request.target {
             Target::Engine(_) | Target::Control { .. } | Target::Balanced(_) => 1,
             Target::Broadcast(metadata) => metadata.targets.len(),
@@ -66,10 +76,15 @@ impl Controller {
             return;
         }
         let task = self.tasks.end(id).expect("just found");
+        if let Work::Probe { doubtful, .. } = task.work {
+            self.hub.release(engine, id, None);
+            self.on_probed(now, engine, &uuid, doubtful, effects);
+            return;
+        }
         let completed = task.client.channel.is_queued() && outcome.status != Status::Aborted;
         self.hub.release(engine, id, completed.then_some(&task.msg_id));
-        if let Some(message) = self.gather(&task.work, outcome.status, message, effects) {
-            effects.push(Effect::Relay { client: task.client, engine: uuid, message });
+        if let Some(message) = self.gather(id, &task.work, outcome.status, message, effects) {
+            relay(id, &task, uuid, outcome.status, message, effects);
         }
     }
 
@@ -92,15 +107,32 @@ impl Controller {
         if !engine.outstanding.contains(&id) {
             return;
         }
-        let (engine, error) = (engine.id, format!("{} cannot be reached", engine.in_words()));
+        let engine = engine.id;
         tracing::warn!(id = %engine, "engine cannot be reached");
-        self.hub.release(engine, id, None);
-        if self.tasks.get(id).is_some_and(|task| task.work.is_balanced()) {
-            self.balanced.release(now, engine);
-            self.on_balanced_lost(now, engine, uuid, id, error, effects);
-            self.fill(now, engine, effects);
-        } else {
-            self.fail_at(uuid, id, &error, effects);
+        self.take_from(now, engine, uuid, id, "cannot be reached", effects);
+    }
+
+    /// Ends or moves one request of an engine that stays.
+    pub(crate) fn take_from(
+        &mut self,
+        now: Instant,
+        id: EngineId,
+        uuid: &EngineUuid,
+        task: TaskId,
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let engine = self.hub.engine(id).expect("the caller found it");
+        let error = format!("{} {reason}", engine.in_words());
+        self.hub.release(id, task, None);
+        if self.tasks.get(task).is_some_and(|task| task.work.is_balanced()) {
+            self.balanced.release(now, id);
+            self.on_balanced_lost(now, id, uuid, task, error, effects);
+            self.fill(now, id, effects);
+            return;
+        }
+        if let Some(Work::Probe { doubtful, .. }) = self.fail_at(uuid, task, &error, effects) {
+            self.on_probed(now, id, uuid, doubtful, effects);
         }
     }
 
@@ -128,14 +160,22 @@ impl Controller {
         }
     }
 
-    /// Ends a direct request or a share in its engine's stead.
-    fn fail_at(&mut self, uuid: &EngineUuid, id: TaskId, error: &str, effects: &mut Vec<Effect>) {
+    /// Ends a direct request or a share in its engine's stead. A probe is given back: nobody waits for it.
+    fn fail_at(
+        &mut self,
+        uuid: &EngineUuid,
+        id: TaskId,
+        error: &str,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Work> {
         let task = self.tasks.end(id).expect("the caller found it");
         match task.work {
-            Work::Direct { .. } => self.fail_direct(task, uuid, error, effects),
-            Work::Share { .. } => self.fail_share(task, uuid, error, effects),
+            Work::Direct { .. } => self.fail_direct(id, task, uuid, error, effects),
+            Work::Share { .. } => self.fail_share(id, task, uuid, error, effects),
+            Work::Probe { .. } => return Some(task.work),
             Work::Balanced(_) => unreachable!("the scheduler ends balanced tasks"),
         }
+        None
     }
 
     /// Remembers an aborted id in case its task is still to come.
@@ -151,28 +191,110 @@ impl Controller {
     }
 }
 
-/// Answers a request that was never begun. What is no request gets no answer.
-pub(crate) fn refuse(request: Request, error: &ErrorContent, effects: &mut Vec<Effect>) {
-    tracing::debug!(msg_id = %request.header.msg_id, error = error.evalue, "request refused");
-    if let Some(reply_type) = reply_type(&request.header.msg_type) {
-        effects.push(made_reply(request.client, None, request.message.header, reply_type, error));
+/// Relays an engine's reply, which ends a task.
+pub(crate) fn relay(
+    id: TaskId,
+    task: &Task,
+    engine: EngineUuid,
+    status: Status,
+    message: WireMessage,
+    effects: &mut Vec<Effect>,
+) {
+    if task.client.channel.is_queued() {
+        effects.push(Effect::Remember(Change::Replied {
+            task: id,
+            msg_id: task.msg_id.clone(),
+            engine: engine.clone(),
+            status,
+            reply: message.clone(),
+        }));
+    }
+    effects.push(Effect::Relay { client: task.client.clone(), engine, message });
+}
+
+/// An answer of the controller's own.
+pub(crate) struct Made {
+    /// The engine that it is about, if it is about one.
+    pub(crate) engine: Option<EngineUuid>,
+    pub(crate) metadata: Json,
+    pub(crate) content: Json,
+    pub(crate) buffers: Vec<Bytes>,
+}
+
+impl Made {
+    pub(crate) fn new(content: &impl serde::Serialize) -> Made {
+        Made { engine: None, metadata: json!({}), content: json(content), buffers: vec![] }
+    }
+
+    /// An error, about one engine or about none.
+    pub(crate) fn error(engine: Option<&EngineUuid>, error: &ErrorContent) -> Made {
+        let metadata = match engine {
+            Some(engine) => json!({ "engine": engine, "status": "error", "engine_info": {} }),
+            None => json!({ "status": "error", "engine_info": {} }),
+        };
+        Made { engine: engine.cloned(), metadata, ..Made::new(&Failure::from(error.clone())) }
+    }
+
+    /// Ends a task with it.
+    pub(crate) fn send(self, id: TaskId, task: &Task, effects: &mut Vec<Effect>) {
+        self.send_as(id, &task.msg_id, &task.client, task.header.clone(), reply_type_of(task), effects);
+    }
+
+    /// The same for what is no single task: a request that was never begun, or one of several engines.
+    pub(crate) fn send_as(
+        self,
+        id: TaskId,
+        msg_id: &MsgId,
+        client: &Client,
+        parent: Bytes,
+        msg_type: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Made { engine, metadata, content, buffers } = self;
+        if client.channel.is_queued() {
+            effects.push(Effect::Remember(Change::Answered {
+                task: id,
+                msg_id: msg_id.clone(),
+                engine: engine.clone(),
+                msg_type: msg_type.clone(),
+                metadata: metadata.clone(),
+                content: content.clone(),
+                buffers: buffers.clone(),
+            }));
+        }
+        let client = client.clone();
+        effects.push(Effect::Reply { client, engine, parent, msg_type, metadata, content, buffers });
     }
 }
 
-/// An error reply of the controller's own, about one engine or about none.
-pub(crate) fn made_reply(
-    client: Client,
-    engine: Option<&EngineUuid>,
-    parent: Bytes,
-    msg_type: String,
-    error: &ErrorContent,
-) -> Effect {
-    let metadata = match engine {
-        Some(engine) => json!({ "engine": engine, "status": "error", "engine_info": {} }),
-        None => json!({ "status": "error", "engine_info": {} }),
+/// Answers a request that was never begun. What is no request gets no answer.
+pub(crate) fn refuse(request: Request, error: &ErrorContent, effects: &mut Vec<Effect>) {
+    refuse_with(request, Made::error(None, error), effects);
+}
+
+/// The same with an answer that is more than an error.
+pub(crate) fn refuse_with(request: Request, answer: Made, effects: &mut Vec<Effect>) {
+    let Request { client, header, message, .. } = request;
+    tracing::debug!(msg_id = %header.msg_id, answer = %answer.content, "request refused");
+    let Some(reply_type) = reply_type(&header.msg_type) else { return };
+    let queue = match client.channel {
+        Channel::Mux => Some(Queue::Mux),
+        Channel::Task => Some(Queue::Task),
+        Channel::Broadcast => Some(Queue::Broadcast),
+        Channel::Control => None,
     };
-    let content = json(&Failure::from(error.clone()));
-    Effect::Reply { client, engine: engine.cloned(), parent, msg_type, metadata, content, buffers: vec![] }
+    let parent = message.header.clone();
+    if let Some(queue) = queue {
+        effects.push(Effect::Remember(Change::Submitted {
+            task: TaskId::NONE,
+            msg_id: header.msg_id.clone(),
+            client: client.clone(),
+            queue,
+            engine: answer.engine.clone(),
+            request: message,
+        }));
+    }
+    answer.send_as(TaskId::NONE, &header.msg_id, &client, parent, reply_type, effects);
 }
 
 /// The reply type of a request that was begun.

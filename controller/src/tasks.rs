@@ -1,6 +1,6 @@
 //! Every request that has not been answered: it is begun once and ended once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +9,10 @@ use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::limits::REQUESTS_PER_CLIENT_MAX;
 
 use crate::machine::Client;
+use crate::scheduler::fairness::Place;
 
 /// A request on its way, numbered in order of submission. Travels to the engine and back as a routing frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub u64);
 
 impl TaskId {
@@ -30,6 +31,13 @@ pub(crate) struct Task {
     pub(crate) work: Work,
 }
 
+impl Task {
+    /// Whether it counts as work of its engine: control requests do not, nor does what nobody asked for.
+    pub(crate) fn counts(&self) -> bool {
+        self.client.channel.is_queued() && !matches!(self.work, Work::Probe { .. })
+    }
+}
+
 /// What kind of request it is, and what is true of that kind only.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -39,12 +47,17 @@ pub(crate) enum Work {
     Share { engine: EngineId, broadcast: TaskId, place: usize },
     /// Wherever there is room.
     Balanced(Box<BalancedWork>),
+    /// Of the controller's own: nothing, asked of an engine that had these when an earlier controller ended. What
+    /// it has not answered when it answers this, it has lost.
+    Probe { engine: EngineId, doubtful: BTreeSet<TaskId> },
 }
 
 /// A task that may run on several engines, and perhaps on several in turn.
 #[derive(Debug)]
 pub(crate) struct BalancedWork {
     pub(crate) message: WireMessage,
+    /// Where it stands among those that wait.
+    pub(crate) place: Place,
     /// Where it may run; `None`: anywhere.
     pub(crate) targets: Option<BTreeSet<EngineId>>,
     /// Where it has failed or was declined.
@@ -81,7 +94,9 @@ impl Work {
     /// The engine that has it now.
     pub(crate) fn engine(&self) -> Option<EngineId> {
         match self {
-            Work::Direct { engine } | Work::Share { engine, .. } => Some(*engine),
+            Work::Direct { engine } | Work::Share { engine, .. } | Work::Probe { engine, .. } => {
+                Some(*engine)
+            }
             Work::Balanced(work) => match work.state {
                 BalancedState::Waiting => None,
                 BalancedState::Running { engine } => Some(engine),
@@ -92,7 +107,7 @@ impl Work {
     pub(crate) fn broadcast(&self) -> Option<TaskId> {
         match self {
             Work::Share { broadcast, .. } => Some(*broadcast),
-            Work::Direct { .. } | Work::Balanced(_) => None,
+            Work::Direct { .. } | Work::Balanced(_) | Work::Probe { .. } => None,
         }
     }
 
@@ -120,6 +135,8 @@ impl BalancedWork {
 pub(crate) struct TaskTable {
     tasks: BTreeMap<TaskId, Task>,
     per_client: BTreeMap<Client, usize>,
+    /// Names of queued requests that have not ended, as often as they are used; only looked up, never iterated.
+    names: HashMap<MsgId, u32>,
     begun: u64,
 }
 
@@ -129,14 +146,55 @@ impl TaskTable {
         self.per_client.get(client).copied().unwrap_or(0) + more <= REQUESTS_PER_CLIENT_MAX
     }
 
+    /// Whether a client has requests that have not ended.
+    pub(crate) fn has_any(&self, client: &Client) -> bool {
+        self.per_client.contains_key(client)
+    }
+
+    /// How many clients have requests that have not ended.
+    pub(crate) fn clients(&self) -> usize {
+        self.per_client.len()
+    }
+
     /// The id that the next task gets.
     pub(crate) fn next_id(&self) -> TaskId {
         TaskId(self.begun + 1)
     }
 
+    /// Goes on counting where an earlier controller ended.
+    pub(crate) fn count_from(&mut self, id: TaskId) {
+        self.begun = self.begun.max(id.0);
+    }
+
+    /// Whether a queued request of that name has not ended.
+    pub(crate) fn is_pending(&self, msg_id: &MsgId) -> bool {
+        self.names.contains_key(msg_id)
+    }
+
+    /// A name that is in use by more than one task: that of a broadcast whose replies become one.
+    pub(crate) fn take_name(&mut self, msg_id: &MsgId) {
+        match self.names.get_mut(msg_id) {
+            Some(count) => *count += 1,
+            None => {
+                self.names.insert(msg_id.clone(), 1);
+            }
+        }
+    }
+
+    pub(crate) fn free_name(&mut self, msg_id: &MsgId) {
+        let count = self.names.get_mut(msg_id).expect("it was taken");
+        *count -= 1;
+        if *count == 0 {
+            self.names.remove(msg_id);
+        }
+    }
+
     pub(crate) fn begin(&mut self, task: Task) -> TaskId {
         self.begun += 1;
         let id = TaskId(self.begun);
+        if task.client.channel.is_queued() {
+            self.take_name(&task.msg_id);
+        }
         match self.per_client.get_mut(&task.client) {
             Some(count) => *count += 1,
             None => {
@@ -150,6 +208,9 @@ impl TaskTable {
     /// Ends a task: who gets it answers it. `None` if it has ended before.
     pub(crate) fn end(&mut self, id: TaskId) -> Option<Task> {
         let task = self.tasks.remove(&id)?;
+        if task.client.channel.is_queued() {
+            self.free_name(&task.msg_id);
+        }
         let count = self.per_client.get_mut(&task.client).expect("begin has counted it");
         *count -= 1;
         if *count == 0 {
@@ -165,14 +226,14 @@ impl TaskTable {
     pub(crate) fn balanced_mut(&mut self, id: TaskId) -> Option<&mut BalancedWork> {
         match &mut self.tasks.get_mut(&id)?.work {
             Work::Balanced(work) => Some(work),
-            Work::Direct { .. } | Work::Share { .. } => None,
+            Work::Direct { .. } | Work::Share { .. } | Work::Probe { .. } => None,
         }
     }
 
     pub(crate) fn balanced(&self, id: TaskId) -> Option<&BalancedWork> {
         match &self.tasks.get(&id)?.work {
             Work::Balanced(work) => Some(work),
-            Work::Direct { .. } | Work::Share { .. } => None,
+            Work::Direct { .. } | Work::Share { .. } | Work::Probe { .. } => None,
         }
     }
 

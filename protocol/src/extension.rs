@@ -12,14 +12,14 @@
 //! | [`Coalesced`] | the reply to a coalescing broadcast | a stock client ignores it |
 //! | [`ENGINE_STATUS_REQUEST`] | control channel | not sent to stock engines |
 //! | [`READY`] | engine to controller, every channel | not sent to stock hubs |
-//! | [`CLUSTER_STATUS_REQUEST`] | query channel | a stock hub answers `hub_error` |
+//! | [`CLUSTER_STATUS_REQUEST`], [`TASK_EXPLAIN_REQUEST`] | query channel | a stock hub answers `hub_error` |
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::id::{EngineId, EngineUuid, WorldId};
+use crate::id::{EngineId, EngineUuid, MsgId, WorldId};
 
 /// The version of these additions that this build speaks.
 pub const VERSION: u32 = 1;
@@ -32,6 +32,11 @@ pub const ENGINE_STATUS_REPLY: &str = "engine_status_reply";
 pub const CLUSTER_STATUS_REQUEST: &str = "cluster_status_request";
 /// Answers [`CLUSTER_STATUS_REQUEST`].
 pub const CLUSTER_STATUS_REPLY: &str = "cluster_status_reply";
+
+/// Asks what keeps a task from running (query channel).
+pub const TASK_EXPLAIN_REQUEST: &str = "task_explain_request";
+/// Answers [`TASK_EXPLAIN_REQUEST`].
+pub const TASK_EXPLAIN_REPLY: &str = "task_explain_reply";
 
 /// Says that its sender can be reached on the channel that it came by (engine to controller, on each of its
 /// channels, once; no reply). Sent only to a hub whose registration reply has a [`RegistrationAnswer`].
@@ -125,6 +130,9 @@ pub struct ConnectionAnswer {
 /// In the metadata of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestMetadata {
+    /// Balanced tasks of a higher priority run before those of a lower one; 0 if none is given, may be negative.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
     /// Orders the cells that all ranks of a world run: microseconds since 1970 when the client sent it, the
     /// same number to every rank. 0: unknown.
     #[serde(default)]
@@ -191,6 +199,56 @@ pub struct Coalesced {
 pub const PUSH: &str = "_push";
 /// The function of [`Call`] that evaluates expressions.
 pub const PULL: &str = "_pull";
+
+/// Content of `task_explain_request`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainRequest {
+    /// The task.
+    pub msg_id: MsgId,
+}
+
+/// Content of `task_explain_reply`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskExplanation {
+    /// Always ok; an unknown task is a `KeyError`.
+    pub status: crate::message::Status,
+    /// The task.
+    pub msg_id: MsgId,
+    /// Where it is.
+    pub state: TaskState,
+    /// In words: what it waits for, or where it runs.
+    pub reason: String,
+    /// The tasks that it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<MsgId>,
+    /// What keeps it from each engine, in words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub engines: BTreeMap<EngineId, String>,
+    /// Tasks that are before it in the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<usize>,
+    /// Seconds after which it fails if it still waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+    /// How often it may still be tried again.
+    #[serde(default)]
+    pub retries_left: u32,
+    /// How it failed last, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
+}
+
+/// Where a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// In the controller's queue.
+    Waiting,
+    /// At an engine.
+    Running,
+    /// It has ended.
+    Ended,
+}
 
 /// Content of `engine_status_reply`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -274,4 +332,9 @@ pub struct EngineState {
     pub completed: usize,
     /// Seconds since it was last heard of.
     pub silent_seconds: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }

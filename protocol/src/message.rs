@@ -10,7 +10,7 @@ pub mod notification;
 pub mod output;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ErrorContent;
 use crate::frames::WireMessage;
@@ -122,3 +122,18 @@ impl From<ErrorContent> for Failure {
 /// An object without fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
+
+/// Stock clients send a list or one id; null means nothing.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MsgId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        One(MsgId),
+        Many(Vec<MsgId>),
+    }
+    Ok(match Option::<Form>::deserialize(deserializer)? {
+        None => vec![],
+        Some(Form::One(one)) => vec![one],
+        Some(Form::Many(many)) => many,
+    })
+}

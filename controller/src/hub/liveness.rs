@@ -9,9 +9,10 @@ use protocol::message::notification::{EngineNotification, UNREGISTRATION_NOTIFIC
 use super::registration::json;
 use super::{Engine, Hub};
 use crate::machine::{Controller, Effect, Settings};
+use crate::records::Change;
 
-/// Time between heartbeats while an engine is joining: its heart may begin to listen at any moment, and it is
-/// usable only after its first echo.
+/// Time between heartbeats while an engine is joining, or is to return to a restarted controller: its heart may begin
+/// to listen at any moment, and it is usable only after its first echo.
 const JOINING_PERIOD: Duration = Duration::from_millis(50);
 
 /// When hearts are asked.
@@ -40,7 +41,7 @@ impl Hub {
 
     /// Recomputes [`Hub::next_deadline`]: after everything that may bring one nearer.
     fn schedule(&mut self, now: Instant, settings: &Settings) {
-        if !self.joining.is_empty() {
+        if !self.joining.is_empty() || self.engines.values().any(|engine| engine.returning) {
             self.pulse.next = self.pulse.next.min(now + JOINING_PERIOD.min(settings.heartbeat_period));
         }
         let lost = self.engines.values().filter_map(|engine| engine.lost_at).min();
@@ -113,8 +114,11 @@ impl Controller {
 
     pub(crate) fn on_beat(&mut self, now: Instant, identity: &Bytes, effects: &mut Vec<Effect>) {
         if let Some(id) = self.hub.heard(now, identity) {
-            if self.hub.engine_mut(id).and_then(|engine| engine.lost_at.take()).is_some() {
+            let engine = self.hub.engine_mut(id).expect("just heard");
+            engine.returning = false;
+            if engine.lost_at.take().is_some() {
                 tracing::info!(%id, "engine reconnected");
+                self.ask_after_doubtful(id, effects);
                 self.resume_schedule(now, id, effects);
             }
             return;
@@ -178,6 +182,7 @@ impl Controller {
     ) {
         let Some(engine) = self.hub.remove(id, may_return) else { return };
         tracing::info!(%id, uuid = %engine.uuid, reason, outstanding = engine.outstanding.len(), "engine lost");
+        effects.push(Effect::Remember(Change::Left { id }));
         effects.push(Effect::Publish {
             parent: Bytes::from_static(b"{}"),
             msg_type: UNREGISTRATION_NOTIFICATION,

@@ -1,23 +1,25 @@
 //! Answers to questions: read from memory, in one step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use bytes::Bytes;
 use protocol::error::{ErrorContent, ename, python_repr};
-use protocol::extension::{self, ClusterStatus, ConnectionAnswer, EngineState};
+use protocol::extension::{self, ClusterStatus, ConnectionAnswer, EngineState, TASK_EXPLAIN_REPLY};
 use protocol::id::{EngineId, MsgId, SessionId};
 use protocol::message::control::SHUTDOWN_REPLY;
 use protocol::message::hub::{
-    CONNECTION_REPLY, ConnectionReply, HUB_ERROR, LOAD_REPLY, QUEUE_REPLY, QueueContents, QueueLengths,
-    QueueRequest, Target, Targets,
+    CONNECTION_REPLY, ConnectionReply, DbRequest, HUB_ERROR, LOAD_REPLY, PURGE_REPLY, PurgeRequest,
+    PurgedTasks, QUEUE_REPLY, QueueContents, QueueLengths, QueueRequest, RESUBMIT_REPLY, ResultRequest,
+    Target, Targets,
 };
 use protocol::message::notification::SHUTDOWN_NOTIFICATION;
 use protocol::message::{Failure, Status, StatusContent};
 use serde_json::{Value as Json, json};
 
 use super::registration::json;
-use crate::machine::{Controller, Effect, Query, STOP_TIME};
+use crate::machine::{Controller, Effect, Query, Request, STOP_TIME};
+use crate::records::{Change, Purged, Question};
 
 /// An answer's type and content.
 type Answer = (&'static str, Json);
@@ -32,7 +34,7 @@ impl Controller {
         query: Query,
         effects: &mut Vec<Effect>,
     ) {
-        self.hub.note_session(now, session);
+        self.hub.sessions.hear(now, &session);
         let answer = match query {
             Query::Connection => Ok(self.connection_reply()),
             Query::Queue(request) => self.queue_reply(&request),
@@ -43,12 +45,39 @@ impl Controller {
                 effects.push(Effect::AnswerStatus { to: client, parent: header, status });
                 return;
             }
-            Query::Records(request) => Err(Box::new(ErrorContent::new(
-                ename::NOT_IMPLEMENTED_ERROR,
-                format!(
-                    "{request}: this controller keeps no records of tasks; ask the client that submitted them"
-                ),
-            ))),
+            Query::Results(request) => {
+                let question = self.ask_results(request);
+                effects.push(Effect::Consult { to: client, parent: header, question });
+                return;
+            }
+            Query::History => {
+                effects.push(Effect::Consult { to: client, parent: header, question: Question::History });
+                return;
+            }
+            Query::Database(DbRequest { query, keys }) => {
+                let question = Question::Query { query, keys };
+                effects.push(Effect::Consult { to: client, parent: header, question });
+                return;
+            }
+            Query::Purge(request) => match self.ask_purge(request) {
+                Ok(question) => {
+                    effects.push(Effect::Consult { to: client, parent: header, question });
+                    return;
+                }
+                Err(error) => Ok((PURGE_REPLY, json(&Failure::from(*error)))),
+            },
+            Query::Resubmit(request) => {
+                let question = Question::Requests { msg_ids: request.msg_ids };
+                effects.push(Effect::Consult { to: client, parent: header, question });
+                return;
+            }
+            Query::Explain(request) => {
+                self.explain(now, &request.msg_id).map(|explanation| (TASK_EXPLAIN_REPLY, json(&explanation)))
+            }
+            Query::Unsupported { reply_type, reason } => {
+                let error = ErrorContent::new(ename::NOT_IMPLEMENTED_ERROR, reason);
+                Ok((reply_type, json(&Failure::from(error))))
+            }
             Query::Unknown(msg_type) => Err(Box::new(ErrorContent::new(
                 ename::KEY_ERROR,
                 python_repr(&format!("Bad Message Type: {}", python_repr(&msg_type))),
@@ -71,6 +100,54 @@ impl Controller {
             effects.push(Effect::Stop { engine: engine.uuid.clone() });
         }
         self.stopping.get_or_insert(now + STOP_TIME);
+    }
+
+    /// What has not ended is known here; the rest is the store's to know.
+    fn ask_results(&self, request: ResultRequest) -> Question {
+        let distinct: BTreeSet<MsgId> = request.msg_ids.into_iter().collect();
+        let (pending, msg_ids) = distinct.into_iter().partition(|id| self.tasks.is_pending(id));
+        Question::Results { msg_ids, pending, status_only: request.status_only }
+    }
+
+    fn ask_purge(&self, request: PurgeRequest) -> Result<Question, Box<ErrorContent>> {
+        let msg_ids = match request.msg_ids {
+            PurgedTasks::One(all) if all.as_str() == "all" => Purged::Finished,
+            PurgedTasks::One(one) => Purged::These(vec![one]),
+            PurgedTasks::Many(many) => Purged::These(many),
+        };
+        if let Purged::These(ids) = &msg_ids
+            && let Some(pending) = ids.iter().find(|id| self.tasks.is_pending(id))
+        {
+            let text = format!("msg pending: {}", python_repr(pending.as_str()));
+            return Err(ErrorContent::new(ename::INDEX_ERROR, text).into());
+        }
+        let engine = |id: &i64| {
+            let found = u32::try_from(*id).ok().and_then(|id| self.hub.uuid_of(EngineId(id)));
+            let text = || format!("No such engine: {id}");
+            found.ok_or_else(|| Box::new(ErrorContent::new(ename::INDEX_ERROR, text())))
+        };
+        let engines = request.engine_ids.iter().map(engine).collect::<Result<_, _>>()?;
+        Ok(Question::Purge { msg_ids, engines })
+    }
+
+    /// The store has found what is to run again.
+    pub(crate) fn on_resubmitted(
+        &mut self,
+        now: Instant,
+        to: Bytes,
+        parent: Bytes,
+        requests: Vec<(MsgId, Request)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut resubmitted = serde_json::Map::new();
+        for (msg_id, request) in requests {
+            let anew = request.header.msg_id.clone();
+            resubmitted.insert(msg_id.to_string(), json!(anew));
+            self.on_submitted(now, request, effects);
+            effects.push(Effect::Remember(Change::Resubmitted { msg_id, anew }));
+        }
+        let content = json!({ "status": "ok", "resubmitted": resubmitted });
+        effects.push(Effect::Answer { to, parent, msg_type: RESUBMIT_REPLY, content });
     }
 
     fn connection_reply(&self) -> Answer {
@@ -151,7 +228,7 @@ impl Controller {
         let Some(engine) = self.hub.engine(id) else { return contents };
         for task in engine.outstanding.iter().filter_map(|task| self.tasks.get(*task)) {
             let list = if task.work.is_balanced() { &mut contents.tasks } else { &mut contents.queue };
-            if task.client.channel.is_queued() {
+            if task.counts() {
                 list.push(task.msg_id.clone());
             }
         }
@@ -164,7 +241,7 @@ impl Controller {
         let Some(engine) = self.hub.engine(id) else { return lengths };
         for task in engine.outstanding.iter().filter_map(|task| self.tasks.get(*task)) {
             let count = if task.work.is_balanced() { &mut lengths.tasks } else { &mut lengths.queue };
-            *count += usize::from(task.client.channel.is_queued());
+            *count += usize::from(task.counts());
         }
         lengths.completed = engine.completed;
         lengths

@@ -19,6 +19,7 @@ use serde_json::Value as Json;
 
 use super::Hub;
 use crate::machine::{Channel, Controller, Effect, Settings};
+use crate::records::Change;
 
 /// How long after its first echo an engine of ours is used although it did not say `ready` everywhere.
 const READY_TIME: std::time::Duration = std::time::Duration::from_secs(1);
@@ -236,6 +237,11 @@ impl Controller {
             let engine = self.hub.admit(now, uuid, joining);
             tracing::info!(id = %engine.id, uuid = %engine.uuid, host = engine.description.host, "engine joined");
             let is_ours = engine.description.version > 0;
+            effects.push(Effect::Remember(Change::Joined {
+                id: engine.id,
+                engine: engine.uuid.clone(),
+                description: engine.description.clone(),
+            }));
             effects.push(Effect::Publish {
                 parent: Bytes::from_static(b"{}"),
                 msg_type: REGISTRATION_NOTIFICATION,

@@ -8,6 +8,7 @@ mod liveness;
 mod queries;
 mod random;
 mod registration;
+mod restore;
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ use super::*;
 struct Sim {
     controller: Controller,
     now: Instant,
+    /// What was to be remembered.
+    changes: Vec<Change>,
 }
 
 impl Sim {
@@ -36,7 +39,7 @@ impl Sim {
 
     fn with(settings: Settings) -> Sim {
         let now = Instant::now();
-        Sim { controller: Controller::new(now, settings), now }
+        Sim { controller: Controller::new(now, settings), now, changes: vec![] }
     }
 
     /// With stock engines `e0`, `e1`, …, which hold one task each.
@@ -50,6 +53,30 @@ impl Sim {
         let mut effects = vec![];
         self.controller.handle(self.now, event, &mut effects);
         self.controller.check_invariants();
+        self.keep_changes(&mut effects);
+        effects
+    }
+
+    /// Puts what is to be remembered aside: most tests are not about it.
+    fn keep_changes(&mut self, effects: &mut Vec<Effect>) {
+        effects.retain(|effect| match effect {
+            Effect::Remember(change) => {
+                self.changes.push(change.clone());
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// Another controller that goes on where this one is killed.
+    fn restart(&mut self) -> Vec<Effect> {
+        let mut effects = vec![];
+        let settings = self.controller.settings.clone();
+        let changes = std::mem::take(&mut self.changes);
+        self.controller = Controller::restore(self.now, settings, changes.clone(), &mut effects);
+        self.controller.check_invariants();
+        self.changes = changes;
+        self.keep_changes(&mut effects);
         effects
     }
 
@@ -118,7 +145,7 @@ fn disconnected(number: u32) -> Event {
 }
 
 fn client(channel: Channel) -> Client {
-    Client { channel, identity: Bytes::from_static(b"c") }
+    Client { channel, address: Address::Connection(Bytes::from_static(b"c")) }
 }
 
 fn header(msg_id: &str, msg_type: &str) -> Header {

@@ -3,7 +3,7 @@
 //! A waiting task is in one of three places. *Open* tasks may run anywhere, so they wait only while no engine has
 //! room. *Picky* ones (targets, places where they failed, `follow`) are listed under every engine that they may run
 //! on. *Held* ones wait for other tasks. So an engine that gets room looks at two lists' heads, however long the
-//! queue: both are in order of submission, and a task that is tried again keeps its place.
+//! queue: both are in the order of [`fairness`](super::fairness), and a task that is tried again keeps its place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,14 +13,16 @@ use protocol::error::{ErrorContent, ename};
 use protocol::frames::WireMessage;
 use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::limits::{FINISHED_TASKS_REMEMBERED, TASK_BYTES_MAX};
+use protocol::message::execute::TaskMetadata;
 use protocol::message::{Status, StatusContent};
 use serde_json::json;
 
 use super::dependency::{Finished, Need};
+use super::fairness::{Place, Turns};
 use super::window::Window;
-use super::{made_reply, refuse, reply_type_of};
-use crate::hub::registration::json;
+use super::{Made, refuse};
 use crate::machine::{Channel, Controller, Effect, Outcome, Request, Target, reply_type};
+use crate::records::{Change, Queue};
 use crate::tasks::{BalancedState, BalancedWork, LastFailure, Task, TaskId, Work};
 
 /// How the engine of a task is chosen among those with room.
@@ -56,6 +58,9 @@ impl Slot {
     }
 }
 
+/// A waiting task in the order in which it runs.
+type Ticket = (Place, TaskId);
+
 /// Engines with room and tasks that wait.
 #[derive(Debug)]
 pub(crate) struct Balanced {
@@ -67,8 +72,9 @@ pub(crate) struct Balanced {
     turn_last: i64,
     turn_first: i64,
     waiting: BTreeSet<TaskId>,
-    open: BTreeSet<TaskId>,
-    picky: BTreeMap<EngineId, BTreeSet<TaskId>>,
+    open: BTreeSet<Ticket>,
+    picky: BTreeMap<EngineId, BTreeSet<Ticket>>,
+    turns: Turns,
     timeouts: BTreeSet<(Instant, TaskId)>,
     due: BTreeMap<TaskId, Instant>,
     /// Who waits for whom.
@@ -84,21 +90,24 @@ pub(crate) struct Balanced {
 
 /// How the latest tasks ended, by a hash of their names: names are long and there are many.
 #[derive(Debug, Default)]
-struct History {
+pub(crate) struct History {
     /// Only looked up, never iterated: its order does not matter, and it is on the path of every task.
     ends: HashMap<u64, Finished>,
     order: VecDeque<u64>,
 }
 
 impl History {
-    fn key(id: &MsgId) -> u64 {
+    pub(crate) fn key(id: &MsgId) -> u64 {
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         hasher.finish()
     }
 
     fn insert(&mut self, id: &MsgId, finished: Finished) {
-        let key = History::key(id);
+        self.insert_hashed(History::key(id), finished);
+    }
+
+    fn insert_hashed(&mut self, key: u64, finished: Finished) {
         if self.ends.insert(key, finished).is_none() {
             self.order.push_back(key);
         }
@@ -130,6 +139,7 @@ impl Balanced {
             waiting: BTreeSet::new(),
             open: BTreeSet::new(),
             picky: BTreeMap::new(),
+            turns: Turns::default(),
             timeouts: BTreeSet::new(),
             due: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -155,6 +165,31 @@ impl Balanced {
 
     pub(crate) fn load(&self, engine: EngineId) -> Option<usize> {
         self.slots.get(&engine).map(|slot| slot.load)
+    }
+
+    /// How many tasks an engine has, and may have.
+    pub(crate) fn room(&self, engine: EngineId) -> Option<(usize, usize)> {
+        self.slots.get(&engine).map(|slot| (slot.load, slot.window.size()))
+    }
+
+    /// When a task that waits fails.
+    pub(crate) fn timeout_of(&self, id: TaskId) -> Option<Instant> {
+        self.due.get(&id).copied()
+    }
+
+    /// Whether a task of that name has ended, as far as is remembered.
+    pub(crate) fn has_ended(&self, msg_id: &MsgId) -> bool {
+        self.finished.get(msg_id).is_some()
+    }
+
+    /// How the latest tasks ended, oldest first.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (u64, Finished)> {
+        self.finished.order.iter().filter_map(|name| Some((*name, *self.finished.ends.get(name)?)))
+    }
+
+    /// How a task ended in an earlier life of the controller.
+    pub(crate) fn recall_end(&mut self, name: u64, finished: Finished) {
+        self.finished.insert_hashed(name, finished);
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
@@ -207,7 +242,7 @@ impl Balanced {
     pub(crate) fn remove_engine(&mut self, id: EngineId) -> BTreeSet<TaskId> {
         self.suspend(id);
         self.slots.remove(&id);
-        self.picky.remove(&id).unwrap_or_default()
+        self.picky.remove(&id).unwrap_or_default().into_iter().map(|(_, task)| task).collect()
     }
 
     fn next_random(&mut self) -> u64 {
@@ -263,23 +298,24 @@ impl Balanced {
         if let Some(at) = self.due.remove(&id) {
             self.timeouts.remove(&(at, id));
         }
-        if !self.open.remove(&id) {
+        if !self.open.remove(&(work.place, id)) {
             self.unlist_picky(id, work);
         }
     }
 
     fn unlist_picky(&mut self, id: TaskId, work: &BalancedWork) {
+        let ticket = (work.place, id);
         match &work.targets {
             Some(targets) => {
                 for engine in targets {
                     if let Some(list) = self.picky.get_mut(engine) {
-                        list.remove(&id);
+                        list.remove(&ticket);
                     }
                 }
             }
             None => {
                 for list in self.picky.values_mut() {
-                    list.remove(&id);
+                    list.remove(&ticket);
                 }
             }
         }
@@ -288,12 +324,12 @@ impl Balanced {
     /// Lists a waiting task under the engines that it may run on.
     fn list(&mut self, id: TaskId, work: &BalancedWork) {
         if work.is_unrestricted() {
-            self.open.insert(id);
+            self.open.insert((work.place, id));
             return;
         }
         self.unlist_picky(id, work);
         for engine in self.slots.keys().filter(|engine| work.permits(**engine)) {
-            self.picky.entry(*engine).or_default().insert(id);
+            self.picky.entry(*engine).or_default().insert((work.place, id));
         }
     }
 
@@ -301,10 +337,25 @@ impl Balanced {
     fn next_for(&self, engine: EngineId) -> Option<TaskId> {
         let open = self.open.first();
         let picky = self.picky.get(&engine).and_then(BTreeSet::first);
-        [open, picky].into_iter().flatten().min().copied()
+        [open, picky].into_iter().flatten().min().map(|(_, task)| *task)
     }
 
-    pub(crate) fn check_invariants(&self) {
+    /// How many tasks run before one that waits for an engine; none if it does not wait for one.
+    pub(crate) fn ahead_of(&self, id: TaskId, work: &BalancedWork) -> Option<usize> {
+        let ticket = (work.place, id);
+        let mut lists = std::iter::once(&self.open).chain(self.picky.values());
+        if !lists.any(|list| list.contains(&ticket)) {
+            return None;
+        }
+        let mut ahead: BTreeSet<TaskId> = BTreeSet::new();
+        for list in std::iter::once(&self.open).chain(self.picky.values()) {
+            ahead.extend(list.range(..ticket).map(|(_, task)| *task));
+        }
+        Some(ahead.len())
+    }
+
+    pub(crate) fn check_invariants(&self, clients: usize) {
+        assert!(self.turns.clients() <= clients, "turns of clients that have no task");
         for (id, slot) in &self.slots {
             let key = self.key(*id, slot);
             assert_eq!(self.roomy.contains(&key), slot.has_room(), "engine {id}");
@@ -313,10 +364,12 @@ impl Balanced {
             }
         }
         assert!(self.roomy.len() <= self.slots.len());
-        assert!(self.open.is_subset(&self.waiting));
+        assert!(self.open.iter().all(|(_, task)| self.waiting.contains(task)));
         for (engine, tasks) in &self.picky {
             assert!(self.slots.contains_key(engine), "tasks wait for engine {engine}, which is gone");
-            assert!(tasks.is_subset(&self.waiting) && tasks.is_disjoint(&self.open));
+            assert!(
+                tasks.iter().all(|(_, task)| self.waiting.contains(task)) && tasks.is_disjoint(&self.open)
+            );
         }
         assert_eq!(self.due.len(), self.timeouts.len());
         assert!(self.due.keys().all(|id| self.waiting.contains(id)));
@@ -353,10 +406,9 @@ impl Controller {
             refuse(request, &error, effects);
             return;
         }
-        // Zero, negative and absurd timeouts are none.
-        let timeout = metadata.timeout.filter(|seconds| *seconds > 0.0);
-        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let timeout = positive_seconds(metadata.timeout);
         let retries = metadata.retries;
+        let priority = metadata.extension.as_ref().map_or(0, |extension| extension.priority);
         let Request { client, header, message, .. } = request;
         for id in after.ids().chain(follow.ids()) {
             if self.balanced.live.contains_key(id) {
@@ -365,6 +417,15 @@ impl Controller {
         }
         self.balanced.bytes += bytes;
         *self.balanced.live.entry(msg_id.clone()).or_default() += 1;
+        let place = self.balanced.turns.next(&client, priority);
+        effects.push(Effect::Remember(Change::Submitted {
+            task: self.tasks.next_id(),
+            msg_id: msg_id.clone(),
+            client: client.clone(),
+            queue: Queue::Task,
+            engine: None,
+            request: message.clone(),
+        }));
         let id = self.tasks.begin(Task {
             msg_id: msg_id.clone(),
             msg_type: header.msg_type,
@@ -372,6 +433,7 @@ impl Controller {
             header: message.header.clone(),
             work: Work::Balanced(Box::new(BalancedWork {
                 message,
+                place,
                 targets,
                 avoided: BTreeSet::new(),
                 after,
@@ -387,6 +449,57 @@ impl Controller {
         } else {
             self.place_or_wait(now, id, effects);
         }
+    }
+
+    /// Goes on with a task of an earlier controller; where it is, the caller says next.
+    pub(crate) fn recall_balanced(
+        &mut self,
+        task: Task,
+        message: WireMessage,
+        metadata: TaskMetadata,
+        avoided: BTreeSet<EngineId>,
+        retried: u32,
+    ) {
+        let id = self.tasks.next_id();
+        let (mut after, mut follow) = (Need::new(metadata.after), Need::new(metadata.follow));
+        // One that was never heard of was refused, and one that was forgotten since had ended: nobody will know how.
+        let _ = self.resolve_need(&task.msg_id, &mut after);
+        let _ = self.resolve_need(&task.msg_id, &mut follow);
+        for dependency in after.ids().chain(follow.ids()) {
+            if self.balanced.live.contains_key(dependency) {
+                self.balanced.dependents.entry(dependency.clone()).or_default().insert(id);
+            }
+        }
+        let targets = (!metadata.targets.is_empty()).then(|| {
+            metadata.targets.iter().filter_map(|uuid| Some(self.hub.by_uuid(uuid.as_str())?.id)).collect()
+        });
+        let last_failure = (!avoided.is_empty()).then(|| LastFailure::Lost {
+            engine: EngineUuid::from(""),
+            error: "the task failed on every engine that it may run on; how, the earlier controller knew"
+                .to_owned(),
+        });
+        self.balanced.bytes += message.byte_len();
+        *self.balanced.live.entry(task.msg_id.clone()).or_default() += 1;
+        let priority = metadata.extension.map_or(0, |extension| extension.priority);
+        let work = BalancedWork {
+            place: self.balanced.turns.next(&task.client, priority),
+            message,
+            targets,
+            avoided,
+            after,
+            follow,
+            retries: metadata.retries.saturating_sub(retried),
+            timeout: positive_seconds(metadata.timeout),
+            last_failure,
+            state: BalancedState::Waiting,
+        };
+        self.tasks.begin(Task { work: Work::Balanced(Box::new(work)), ..task });
+    }
+
+    /// It was at an engine, which will answer it or be asked after it.
+    pub(crate) fn recall_assignment(&mut self, now: Instant, id: TaskId, engine: EngineId) {
+        self.note_assignment(now, id, engine);
+        self.hub.engine_mut(engine).expect("the caller found it").doubtful.insert(id);
     }
 
     /// Fills in how a need's tasks ended; an error if one was never submitted.
@@ -456,10 +569,21 @@ impl Controller {
     }
 
     fn assign(&mut self, now: Instant, id: TaskId, engine: EngineId, effects: &mut Vec<Effect>) {
+        self.note_assignment(now, id, engine);
+        let task = self.tasks.get(id).expect("the caller found it");
+        let Work::Balanced(work) = &task.work else { unreachable!("the caller found a balanced task") };
+        let (msg_id, message) = (task.msg_id.clone(), work.message.clone());
+        let uuid = self.hub.engine(engine).expect("scheduled engines are here").uuid.clone();
+        effects.push(Effect::Remember(Change::Assigned { task: id, msg_id, engine: uuid.clone() }));
+        effects.push(Effect::Forward { channel: Channel::Task, engine: uuid, task: id, message });
+    }
+
+    fn note_assignment(&mut self, now: Instant, id: TaskId, engine: EngineId) {
         let work = self.tasks.balanced_mut(id).expect("the caller found it");
         work.state = BalancedState::Running { engine };
-        let message = work.message.clone();
-        self.balanced.unlist(id, self.tasks.balanced(id).expect("just found"));
+        let work = self.tasks.balanced(id).expect("just found");
+        self.balanced.unlist(id, work);
+        self.balanced.turns.on_served(work.place);
         self.balanced.turn_last += 1;
         let turn = self.balanced.turn_last;
         self.balanced.update(engine, |slot| {
@@ -470,8 +594,6 @@ impl Controller {
             slot.turn = turn;
         });
         self.hub.hold(engine, id);
-        let uuid = self.hub.engine(engine).expect("scheduled engines are here").uuid.clone();
-        effects.push(Effect::Forward { channel: Channel::Task, engine: uuid, task: id, message });
     }
 
     /// Gives an engine tasks until it has no room or none waits for it.
@@ -486,11 +608,15 @@ impl Controller {
     pub(crate) fn add_to_schedule(&mut self, now: Instant, engine: EngineId, effects: &mut Vec<Effect>) {
         let window = Window::new(self.settings.window, now);
         self.balanced.add_engine(engine, window);
-        let picky: Vec<TaskId> = self.balanced.waiting.difference(&self.balanced.open).copied().collect();
-        for id in picky {
+        let waiting: Vec<TaskId> = self.balanced.waiting.iter().copied().collect();
+        for id in waiting {
             let work = self.tasks.balanced(id).expect("waiting tasks are balanced");
+            if self.balanced.open.contains(&(work.place, id)) {
+                continue;
+            }
             if work.after.is_met() && work.follow.is_met() && work.permits(engine) {
-                self.balanced.picky.entry(engine).or_default().insert(id);
+                let ticket = (work.place, id);
+                self.balanced.picky.entry(engine).or_default().insert(ticket);
             }
         }
         self.fill(now, engine, effects);
@@ -520,6 +646,8 @@ impl Controller {
             if outcome.dependencies_met {
                 work.retries -= 1;
             }
+            let retried = outcome.dependencies_met;
+            effects.push(Effect::Remember(Change::Returned { task: id, engine, retried }));
             work.avoided.insert(engine);
             work.last_failure = Some(LastFailure::Replied { engine: uuid, message });
             work.state = BalancedState::Waiting;
@@ -529,7 +657,7 @@ impl Controller {
             let task = self.tasks.end(id).expect("just found");
             let completed = outcome.status != Status::Aborted;
             self.hub.release(engine, id, completed.then_some(&task.msg_id));
-            effects.push(Effect::Relay { client: task.client.clone(), engine: uuid, message });
+            super::relay(id, &task, uuid, outcome.status, message, effects);
             let finished = Finished { ok: outcome.status == Status::Ok, engine: Some(engine) };
             self.on_ended(now, &task, finished, effects);
         }
@@ -554,6 +682,7 @@ impl Controller {
             return;
         }
         work.retries -= 1;
+        effects.push(Effect::Remember(Change::Returned { task: id, engine, retried: true }));
         work.avoided.insert(engine);
         self.place_or_wait(now, id, effects);
     }
@@ -564,15 +693,12 @@ impl Controller {
         match work.last_failure.take() {
             Some(LastFailure::Replied { engine, message }) => {
                 let task = self.take_waiting(id);
-                effects.push(Effect::Relay { client: task.client.clone(), engine, message });
+                super::relay(id, &task, engine, Status::Error, message, effects);
                 self.on_ended(now, &task, Finished { ok: false, engine: None }, effects);
             }
             Some(LastFailure::Lost { engine, error }) => {
-                let task = self.take_waiting(id);
                 let error = ErrorContent::new(ename::ENGINE_ERROR, error);
-                let (client, parent) = (task.client.clone(), task.header.clone());
-                effects.push(made_reply(client, Some(&engine), parent, reply_type_of(&task), &error));
-                self.on_ended(now, &task, Finished { ok: false, engine: None }, effects);
+                self.answer_waiting(now, id, Made::error(Some(&engine), &error), effects);
             }
             None => {
                 let text = "no engine that the task may run on is left";
@@ -590,9 +716,13 @@ impl Controller {
     }
 
     fn end_waiting(&mut self, now: Instant, id: TaskId, error: &ErrorContent, effects: &mut Vec<Effect>) {
+        self.answer_waiting(now, id, Made::error(None, error), effects);
+    }
+
+    /// Ends a task that waits, with an answer of the controller's own.
+    fn answer_waiting(&mut self, now: Instant, id: TaskId, answer: Made, effects: &mut Vec<Effect>) {
         let task = self.take_waiting(id);
-        let (client, parent) = (task.client.clone(), task.header.clone());
-        effects.push(made_reply(client, None, parent, reply_type_of(&task), error));
+        answer.send(id, &task, effects);
         self.on_ended(now, &task, Finished { ok: false, engine: None }, effects);
     }
 
@@ -621,17 +751,11 @@ impl Controller {
         if self.tasks.get(id).is_none() {
             return; // It depended on one that was aborted before it.
         }
-        let task = self.take_waiting(id);
-        effects.push(Effect::Reply {
-            client: task.client.clone(),
-            engine: None,
-            parent: task.header.clone(),
-            msg_type: reply_type_of(&task),
+        let answer = Made {
             metadata: json!({ "status": "aborted", "engine_info": {} }),
-            content: json(&StatusContent::ABORTED),
-            buffers: vec![],
-        });
-        self.on_ended(now, &task, Finished { ok: false, engine: None }, effects);
+            ..Made::new(&StatusContent::ABORTED)
+        };
+        self.answer_waiting(now, id, answer, effects);
     }
 
     /// Remembers how a task ended and wakes those that wait for it.
@@ -644,6 +768,9 @@ impl Controller {
                 self.balanced.live.remove(&task.msg_id);
             }
         }
+        if !self.tasks.has_any(&task.client) {
+            self.balanced.turns.forget(&task.client);
+        }
         self.balanced.finished.insert(&task.msg_id, finished);
         for id in self.balanced.dependents.remove(&task.msg_id).unwrap_or_default() {
             if let Some(dependent) = self.tasks.balanced_mut(id) {
@@ -653,4 +780,9 @@ impl Controller {
             }
         }
     }
+}
+
+/// Zero, negative and absurd timeouts are none.
+fn positive_seconds(timeout: Option<f64>) -> Option<Duration> {
+    timeout.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }

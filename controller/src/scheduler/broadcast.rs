@@ -14,9 +14,10 @@ use protocol::message::{Failure, Status};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
-use super::{refuse, reply_type_of};
+use super::{Made, refuse, reply_type_of};
 use crate::hub::registration::json;
 use crate::machine::{Client, Controller, Effect, Request, Target, reply_type};
+use crate::records::{Change, Queue};
 use crate::tasks::{Task, TaskId, Work};
 
 /// Broadcasts whose results become one reply, by their first share's id.
@@ -41,7 +42,22 @@ enum Share {
     Failed(ErrorContent),
 }
 
+/// What an earlier controller knew of one engine's share.
+pub(crate) enum GatheredBefore {
+    /// What the engine replied.
+    Replied(Status, WireMessage),
+    /// It was asked.
+    Open,
+    /// It was not known.
+    Unknown,
+}
+
 impl Broadcasts {
+    /// Whether a broadcast's replies become one.
+    pub(crate) fn is_gathering(&self, broadcast: TaskId) -> bool {
+        self.0.contains_key(&broadcast)
+    }
+
     pub(crate) fn check_invariants(&self, shares: &BTreeMap<TaskId, usize>) {
         for (id, broadcast) in &self.0 {
             let open = broadcast.results.iter().filter(|result| result.is_none()).count();
@@ -69,6 +85,14 @@ impl Controller {
         let broadcast = self.tasks.next_id();
         let mut results = vec![];
         results.resize_with(metadata.targets.len(), || None);
+        if metadata.is_coalescing {
+            effects.push(Effect::Remember(Change::Gathering {
+                broadcast,
+                msg_id: original.clone(),
+                client: client.clone(),
+                request: message.clone(),
+            }));
+        }
         for (place, (uuid, named)) in metadata.targets.iter().enumerate() {
             let msg_id = MsgId::from(format!("{original}_{uuid}"));
             let task = Task {
@@ -79,15 +103,21 @@ impl Controller {
                 work: Work::Share { engine: *named, broadcast, place },
             };
             let Some(engine) = self.hub.by_uuid(uuid.as_str()).map(|engine| engine.id) else {
-                let error =
-                    ErrorContent::new(ename::ENGINE_ERROR, format!("Engine '{uuid}' is not registered"));
+                let error = unknown_engine(uuid);
                 if metadata.is_coalescing {
                     results[place] = Some(Share::Failed(error));
                 } else {
-                    effects.push(share_reply(task, uuid, &error));
+                    effects.push(Effect::Remember(share_submitted(TaskId::NONE, &task, uuid, &message)));
+                    answer_share(TaskId::NONE, &task, uuid, &error, effects);
                 }
                 continue;
             };
+            let next = self.tasks.next_id();
+            effects.push(Effect::Remember(if metadata.is_coalescing {
+                Change::Shared { task: next, broadcast, place, engine: uuid.clone() }
+            } else {
+                share_submitted(next, &task, uuid, &message)
+            }));
             let task = self.tasks.begin(Task { work: Work::Share { engine, broadcast, place }, ..task });
             self.hub.hold(engine, task);
             effects.push(Effect::Share {
@@ -110,8 +140,9 @@ impl Controller {
             let targets = metadata.targets;
             let header = message.header;
             let coalescing = Coalescing { client, header, original, reply_type, targets, results, left };
+            self.tasks.take_name(&coalescing.original);
             if left == 0 {
-                effects.push(coalesce(coalescing));
+                self.end_broadcast(broadcast, coalescing, effects);
             } else {
                 self.broadcasts.0.insert(broadcast, coalescing);
             }
@@ -121,6 +152,7 @@ impl Controller {
     /// Takes a share's reply if it is gathered with others; else gives it back.
     pub(super) fn gather(
         &mut self,
+        id: TaskId,
         work: &Work,
         status: Status,
         message: WireMessage,
@@ -130,13 +162,15 @@ impl Controller {
         if !self.broadcasts.0.contains_key(&broadcast) {
             return Some(message);
         }
+        effects.push(Effect::Remember(Change::Gathered { task: id, status, reply: message.clone() }));
         self.on_share_ended(broadcast, place, Share::Replied { status, message }, effects);
         None
     }
 
     /// Ends a share in its engine's stead.
-    pub(super) fn fail_share(
+    pub(crate) fn fail_share(
         &mut self,
+        id: TaskId,
         task: Task,
         uuid: &EngineUuid,
         error: &str,
@@ -147,7 +181,7 @@ impl Controller {
         if self.broadcasts.0.contains_key(&broadcast) {
             self.on_share_ended(broadcast, place, Share::Failed(error), effects);
         } else {
-            effects.push(share_reply(task, uuid, &error));
+            answer_share(id, &task, uuid, &error, effects);
         }
     }
 
@@ -157,22 +191,107 @@ impl Controller {
         coalescing.left -= 1;
         if coalescing.left == 0 {
             let coalescing = self.broadcasts.0.remove(&broadcast).expect("just found");
-            effects.push(coalesce(coalescing));
+            self.end_broadcast(broadcast, coalescing, effects);
         }
+    }
+
+    /// Goes on with a broadcast of an earlier controller; its open shares are restored as tasks of their own.
+    #[expect(clippy::too_many_arguments, reason = "what is known of a broadcast")]
+    pub(crate) fn recall_broadcast(
+        &mut self,
+        broadcast: TaskId,
+        client: Client,
+        header: &Header,
+        frame: Bytes,
+        targets: Vec<(EngineUuid, EngineId)>,
+        gathered: Vec<GatheredBefore>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(reply_type) = reply_type(&header.msg_type) else { return };
+        let mut results = vec![];
+        for (gathered, (uuid, _)) in gathered.into_iter().zip(&targets) {
+            results.push(match gathered {
+                GatheredBefore::Replied(status, message) => Some(Share::Replied { status, message }),
+                GatheredBefore::Open => None,
+                GatheredBefore::Unknown => Some(Share::Failed(unknown_engine(uuid))),
+            });
+        }
+        let left = results.iter().filter(|result| result.is_none()).count();
+        let original = header.msg_id.clone();
+        self.tasks.take_name(&original);
+        let coalescing = Coalescing { client, header: frame, original, reply_type, targets, results, left };
+        if left == 0 {
+            self.end_broadcast(broadcast, coalescing, effects);
+        } else {
+            self.broadcasts.0.insert(broadcast, coalescing);
+        }
+    }
+
+    /// Broadcasts as changes, for a later controller.
+    pub(crate) fn snapshot_broadcasts(&self, changes: &mut Vec<Change>) {
+        for (broadcast, coalescing) in &self.broadcasts.0 {
+            let metadata = BroadcastMetadata {
+                targets: coalescing.targets.clone(),
+                is_broadcast: true,
+                is_coalescing: true,
+                ..BroadcastMetadata::default()
+            };
+            let empty = || Bytes::from_static(b"{}");
+            changes.push(Change::Gathering {
+                broadcast: *broadcast,
+                msg_id: coalescing.original.clone(),
+                client: coalescing.client.clone(),
+                request: WireMessage {
+                    signature: Bytes::new(),
+                    header: coalescing.header.clone(),
+                    parent_header: empty(),
+                    metadata: Bytes::from(json(&metadata).to_string()),
+                    content: empty(),
+                    buffers: vec![],
+                },
+            });
+            // Shares that have ended have no task any more; these names are free.
+            let mut number = u64::MAX;
+            for (place, result) in coalescing.results.iter().enumerate() {
+                let Some(Share::Replied { status, message }) = result else { continue };
+                let (task, engine) = (TaskId(number), coalescing.targets[place].0.clone());
+                number -= 1;
+                changes.push(Change::Shared { task, broadcast: *broadcast, place, engine });
+                changes.push(Change::Gathered { task, status: *status, reply: message.clone() });
+            }
+        }
+    }
+
+    fn end_broadcast(&mut self, broadcast: TaskId, coalescing: Coalescing, effects: &mut Vec<Effect>) {
+        self.tasks.free_name(&coalescing.original);
+        let (client, original) = (coalescing.client.clone(), coalescing.original.clone());
+        let (parent, msg_type) = (coalescing.header.clone(), coalescing.reply_type.clone());
+        coalesce(coalescing).send_as(broadcast, &original, &client, parent, msg_type, effects);
     }
 }
 
-/// An error reply for one share: its parent is the share, whose id is the engine's own.
-fn share_reply(task: Task, uuid: &EngineUuid, error: &ErrorContent) -> Effect {
+fn unknown_engine(uuid: &EngineUuid) -> ErrorContent {
+    ErrorContent::new(ename::ENGINE_ERROR, format!("Engine '{uuid}' is not registered"))
+}
+
+fn share_submitted(id: TaskId, task: &Task, engine: &EngineUuid, request: &WireMessage) -> Change {
+    Change::Submitted {
+        task: id,
+        msg_id: task.msg_id.clone(),
+        client: task.client.clone(),
+        queue: Queue::Broadcast,
+        engine: Some(engine.clone()),
+        request: request.clone(),
+    }
+}
+
+/// Answers one share with an error: the parent is the share, whose id is the engine's own.
+fn answer_share(id: TaskId, task: &Task, uuid: &EngineUuid, error: &ErrorContent, effects: &mut Vec<Effect>) {
     let mut header: Json = parse(&task.header);
     let original = header["msg_id"].take();
     header["msg_id"] = json!(task.msg_id);
-    let msg_type = reply_type_of(&task);
-    Effect::Reply {
-        client: task.client,
-        engine: Some(uuid.clone()),
-        parent: Bytes::from(header.to_string()),
-        msg_type,
+    let parent = Bytes::from(header.to_string());
+    let answer = Made {
         metadata: json!({
             "engine": uuid,
             "is_broadcast": true,
@@ -181,15 +300,15 @@ fn share_reply(task: Task, uuid: &EngineUuid, error: &ErrorContent) -> Effect {
             "status": "error",
             "engine_info": {},
         }),
-        content: json(&Failure::from(error.clone())),
-        buffers: vec![],
-    }
+        ..Made::error(Some(uuid), error)
+    };
+    answer.send_as(id, &task.msg_id, &task.client, parent, reply_type_of(task), effects);
 }
 
 /// The one reply to a broadcast: all results in the order of its targets, or the first failure in that order.
 /// [`Coalesced`] tells every engine's own content, so that no result and no error is lost.
-fn coalesce(coalescing: Coalescing) -> Effect {
-    let Coalescing { client, header, original, reply_type, targets, results, .. } = coalescing;
+fn coalesce(coalescing: Coalescing) -> Made {
+    let Coalescing { original, targets, results, .. } = coalescing;
     let shares: Vec<Share> = results.into_iter().map(|share| share.expect("none is left")).collect();
     let contents: Vec<Json> = shares
         .iter()
@@ -235,7 +354,7 @@ fn coalesce(coalescing: Coalescing) -> Effect {
             })
             .collect(),
     };
-    Effect::Reply { client, engine: None, parent: header, msg_type: reply_type, metadata, content, buffers }
+    Made { engine: None, metadata, content, buffers }
 }
 
 /// A JSON frame that was checked to be an object when it came.

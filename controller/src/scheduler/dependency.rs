@@ -53,6 +53,20 @@ impl Need {
         self.0.iter().flat_map(|wanted| &wanted.ids)
     }
 
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.0.as_ref().map_or(0, |wanted| wanted.ids.len())
+    }
+
+    /// Those that have not ended, or not as needed.
+    pub(crate) fn open_ids(&self) -> impl Iterator<Item = &MsgId> {
+        self.0.iter().flat_map(|wanted| {
+            let counts =
+                |id: &&MsgId| wanted.finished.get(*id).is_some_and(|finished| wanted.counts(finished));
+            wanted.ids.iter().filter(move |id| !counts(id))
+        })
+    }
+
     /// Learns how one of them ended.
     pub(crate) fn learn(&mut self, id: &MsgId, finished: Finished) {
         if let Some(wanted) = &mut self.0

@@ -7,9 +7,9 @@ use protocol::id::EngineUuid;
 use protocol::message::StatusContent;
 use serde_json::json;
 
-use super::{made_reply, refuse, reply_type_of};
-use crate::hub::registration::json;
+use super::{Made, refuse_with};
 use crate::machine::{Channel, Controller, Effect, Request, Target, is_fulfilled_by_loss, reply_type};
+use crate::records::{Change, Queue};
 use crate::tasks::{Task, TaskId, Work};
 
 impl Controller {
@@ -28,22 +28,23 @@ impl Controller {
         let Some(engine) = self.hub.by_identity(&identity) else {
             let name = String::from_utf8_lossy(&identity).into_owned();
             let error = ErrorContent::new(ename::ENGINE_ERROR, format!("Engine '{name}' is not registered"));
-            match reply_type(&request.header.msg_type) {
-                Some(reply_type) => effects.push(made_reply(
-                    request.client,
-                    Some(&EngineUuid::from(name)),
-                    request.message.header,
-                    reply_type,
-                    &error,
-                )),
-                None => refuse(request, &error, effects),
-            }
+            refuse_with(request, Made::error(Some(&EngineUuid::from(name)), &error), effects);
             return;
         };
         let (id, uuid) = (engine.id, engine.uuid.clone());
         let Request { client, header, message, .. } = request;
         // Widgets' messages (`comm_msg`) travel here as well; nobody answers them.
         let task = if reply_type(&header.msg_type).is_some() {
+            if channel == Channel::Mux {
+                effects.push(Effect::Remember(Change::Submitted {
+                    task: self.tasks.next_id(),
+                    msg_id: header.msg_id.clone(),
+                    client: client.clone(),
+                    queue: Queue::Mux,
+                    engine: Some(uuid.clone()),
+                    request: message.clone(),
+                }));
+            }
             let task = self.tasks.begin(Task {
                 msg_id: header.msg_id,
                 msg_type: header.msg_type,
@@ -62,25 +63,22 @@ impl Controller {
     /// Answers a direct request in the engine's stead.
     pub(super) fn fail_direct(
         &mut self,
+        id: TaskId,
         task: Task,
         uuid: &EngineUuid,
         error: &str,
         effects: &mut Vec<Effect>,
     ) {
-        let msg_type = reply_type_of(&task);
-        if task.client.channel == Channel::Control && is_fulfilled_by_loss(&task.msg_type) {
-            effects.push(Effect::Reply {
-                client: task.client,
+        let is_fulfilled = task.client.channel == Channel::Control && is_fulfilled_by_loss(&task.msg_type);
+        let answer = if is_fulfilled {
+            Made {
                 engine: Some(uuid.clone()),
-                parent: task.header,
-                msg_type,
                 metadata: json!({ "engine": uuid }),
-                content: json(&StatusContent::OK),
-                buffers: vec![],
-            });
-            return;
-        }
-        let error = ErrorContent::new(ename::ENGINE_ERROR, error);
-        effects.push(made_reply(task.client, Some(uuid), task.header, msg_type, &error));
+                ..Made::new(&StatusContent::OK)
+            }
+        } else {
+            Made::error(Some(uuid), &ErrorContent::new(ename::ENGINE_ERROR, error))
+        };
+        answer.send(id, &task, effects);
     }
 }

@@ -22,6 +22,7 @@ use protocol::frames::WireMessage;
 use protocol::id::SessionId;
 use protocol::limits::OUTPUT_MESSAGES_PER_CLIENT_MAX;
 use protocol::message::control::{SHUTDOWN_REPLY, SHUTDOWN_REQUEST, Shutdown};
+use protocol::message::execute::{EXECUTE_REQUEST, ExecuteRequest};
 use protocol::message::{Empty, Failure};
 use protocol::{Date, Key, Message, Receiver, Session};
 use serde_json::Value as Json;
@@ -33,7 +34,7 @@ use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
 use super::decode;
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
-use crate::machine::{Channel, Client, Effect, Event, reply_type};
+use crate::machine::{Address, Channel, Client, Effect, Event, reply_type};
 use crate::tasks::TaskId;
 
 /// Messages taken from one socket before the next one has its turn.
@@ -438,6 +439,19 @@ impl Channels {
                 let message = self.session.reply(today(), msg_type, &parent, &Empty {}, &content, vec![]);
                 let _ = self.notification.send(&message.to_parts(&[]))?;
             }
+            Effect::Remember(_) => {}
+            Effect::Consult { to, parent, question } => {
+                tracing::debug!(?question, "no store");
+                let error =
+                    ErrorContent::new(ename::NOT_IMPLEMENTED_ERROR, "this controller keeps no records");
+                self.answer(to, &parent, protocol::message::hub::HUB_ERROR, &Failure::from(error))?;
+            }
+            Effect::Probe { channel, engine, task } => {
+                let content =
+                    ExecuteRequest { silent: true, stop_on_error: false, ..ExecuteRequest::default() };
+                let request = self.session.message(today(), EXECUTE_REQUEST, &Empty {}, &content, vec![]);
+                self.send_to_engine(channel, engine, task, &request)?;
+            }
             Effect::Ping => self.hearts.beat()?,
             Effect::Exit => return Ok(true),
         }
@@ -475,9 +489,10 @@ impl Channels {
         engine: Option<&[u8]>,
         message: &WireMessage,
     ) -> Result<(), TransportError> {
+        let Address::Connection(identity) = &client.address else { return Ok(()) };
         let relay = &mut self.relays[place(client.channel)];
         relay.relayed += 1;
-        let routing = [client.identity.clone(), engine.map(Bytes::copy_from_slice).unwrap_or_default()];
+        let routing = [identity.clone(), engine.map(Bytes::copy_from_slice).unwrap_or_default()];
         let routing = if engine.is_some() { &routing[..] } else { &routing[..1] };
         if relay.clients.send(&message.to_parts(routing))? != Sent::Done {
             tracing::debug!(channel = client.channel.name(), "reply to a client that is gone");

@@ -2,23 +2,26 @@
 
 use bytes::Bytes;
 use protocol::Message;
-use protocol::extension::CLUSTER_STATUS_REQUEST;
+use protocol::extension::{CLUSTER_STATUS_REQUEST, TASK_EXPLAIN_REQUEST};
+use protocol::header::Header;
 use protocol::id::EngineId;
 use protocol::message::control::{ABORT_REQUEST, AbortRequest, SHUTDOWN_REQUEST};
 use protocol::message::hub::{
-    CONNECTION_REQUEST, DB_REQUEST, HISTORY_REQUEST, LOAD_REQUEST, PURGE_REQUEST, QUEUE_REQUEST,
-    QueueRequest, REGISTRATION_REQUEST, RESUBMIT_REQUEST, RESULT_REQUEST, RegistrationRequest,
-    UNREGISTRATION_REQUEST, UnregistrationRequest,
+    BECOME_DASK_REPLY, BECOME_DASK_REQUEST, CONNECTION_REQUEST, DB_REQUEST, HISTORY_REQUEST, LOAD_REQUEST,
+    PURGE_REQUEST, QUEUE_REQUEST, REGISTRATION_REQUEST, RESUBMIT_REQUEST, RESULT_REQUEST,
+    RegistrationRequest, STOP_DISTRIBUTED_REPLY, STOP_DISTRIBUTED_REQUEST, UNREGISTRATION_REQUEST,
+    UnregistrationRequest,
 };
 use protocol::message::{MalformedContent, Status};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::machine::{Channel, Client, Event, Outcome, Query, Request, Target};
+use crate::machine::{Address, Channel, Client, Event, Outcome, Query, Request, Target};
 use crate::tasks::TaskId;
 
-/// Requests about records of tasks.
-const RECORD_REQUESTS: [&str; 5] =
-    [RESULT_REQUEST, HISTORY_REQUEST, DB_REQUEST, PURGE_REQUEST, RESUBMIT_REQUEST];
+/// Why there is no dask here.
+const NO_DASK: &str = "this controller is no Python process and runs no dask scheduler; \
+    start one with `dask scheduler` and workers with view.apply";
 
 /// Routing frames that a channel's messages do not have.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub(super) fn request(
     let mut routing = routing.into_iter();
     let identity = routing.next().ok_or(BadRoute)?;
     // Kept for as long as the client has requests: a copy, not a part of its first message.
-    let client = Client { channel, identity: Bytes::copy_from_slice(&identity) };
+    let client = Client { channel, address: Address::Connection(Bytes::copy_from_slice(&identity)) };
     let target = match channel {
         Channel::Mux => Ok(Target::Engine(routing.next().ok_or(BadRoute)?)),
         Channel::Control => {
@@ -127,17 +130,24 @@ pub(super) fn query(routing: Vec<Bytes>, message: Message) -> Result<Event, BadR
         CONNECTION_REQUEST => Query::Connection,
         SHUTDOWN_REQUEST => Query::Shutdown,
         CLUSTER_STATUS_REQUEST => Query::ClusterStatus,
-        QUEUE_REQUEST => read_queue(&message, Query::Queue),
-        LOAD_REQUEST => read_queue(&message, Query::Load),
-        other => match RECORD_REQUESTS.into_iter().find(|known| *known == other) {
-            Some(known) => Query::Records(known),
-            None => Query::Unknown(other.to_owned()),
-        },
+        QUEUE_REQUEST => read(&message, Query::Queue),
+        LOAD_REQUEST => read(&message, Query::Load),
+        RESULT_REQUEST => read(&message, Query::Results),
+        HISTORY_REQUEST => Query::History,
+        DB_REQUEST => read(&message, Query::Database),
+        PURGE_REQUEST => read(&message, Query::Purge),
+        RESUBMIT_REQUEST => read(&message, Query::Resubmit),
+        TASK_EXPLAIN_REQUEST => read(&message, Query::Explain),
+        BECOME_DASK_REQUEST => Query::Unsupported { reply_type: BECOME_DASK_REPLY, reason: NO_DASK },
+        STOP_DISTRIBUTED_REQUEST => {
+            Query::Unsupported { reply_type: STOP_DISTRIBUTED_REPLY, reason: NO_DASK }
+        }
+        other => Query::Unknown(other.to_owned()),
     };
-    let session = message.header.session;
-    Ok(Event::Asked { client: identity, session, header: message.wire.header, query: question })
+    let Header { session, msg_id, .. } = message.header;
+    Ok(Event::Asked { client: identity, session, msg_id, header: message.wire.header, query: question })
 }
 
-fn read_queue(message: &Message, query: impl Fn(QueueRequest) -> Query) -> Query {
+fn read<T: DeserializeOwned>(message: &Message, query: impl Fn(T) -> Query) -> Query {
     message.content().map_or_else(|error| Query::Malformed(error.to_string()), query)
 }

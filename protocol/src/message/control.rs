@@ -1,8 +1,8 @@
 //! Abort, clear, signal, shutdown: requests that engines serve while user code runs.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use super::Status;
+use super::{Status, one_or_many};
 use crate::id::MsgId;
 
 /// Ends tasks that have not begun.
@@ -93,19 +93,4 @@ pub struct CompleteReply {
 pub struct ControlMetadata {
     /// The engine.
     pub engine: crate::id::EngineUuid,
-}
-
-/// Stock clients send a list or one id; null means nothing.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MsgId>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        One(MsgId),
-        Many(Vec<MsgId>),
-    }
-    Ok(match Option::<Form>::deserialize(deserializer)? {
-        None => vec![],
-        Some(Form::One(one)) => vec![one],
-        Some(Form::Many(many)) => many,
-    })
 }

@@ -20,7 +20,7 @@ pub const APPLY_REQUEST: &str = "apply_request";
 pub const APPLY_REPLY: &str = "apply_reply";
 
 /// Content of `execute_request`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExecuteRequest {
     /// The cell.
     #[serde(default)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::Status;
+use super::{Status, one_or_many};
 use crate::extension;
 use crate::id::{EngineId, EngineUuid, MsgId};
 
@@ -47,6 +47,14 @@ pub const PURGE_REPLY: &str = "purge_reply";
 pub const RESUBMIT_REQUEST: &str = "resubmit_request";
 /// Answers [`RESUBMIT_REQUEST`].
 pub const RESUBMIT_REPLY: &str = "resubmit_reply";
+/// Starts a dask scheduler beside the hub.
+pub const BECOME_DASK_REQUEST: &str = "become_dask_request";
+/// Answers [`BECOME_DASK_REQUEST`].
+pub const BECOME_DASK_REPLY: &str = "become_dask_reply";
+/// Ends that scheduler.
+pub const STOP_DISTRIBUTED_REQUEST: &str = "stop_distributed_request";
+/// Answers [`STOP_DISTRIBUTED_REQUEST`].
+pub const STOP_DISTRIBUTED_REPLY: &str = "stop_distributed_reply";
 /// Says why a request to the hub failed.
 pub const HUB_ERROR: &str = "hub_error";
 
@@ -151,4 +159,61 @@ pub struct QueueContents {
     pub completed: Vec<MsgId>,
     /// Balanced tasks that were given to the engine and have not been answered.
     pub tasks: Vec<MsgId>,
+}
+
+/// Content of `result_request`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultRequest {
+    /// The tasks.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub msg_ids: Vec<MsgId>,
+    /// Only whether they have ended, without their results.
+    #[serde(default)]
+    pub status_only: bool,
+}
+
+/// Content of `db_request`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DbRequest {
+    /// Which records: field names, each with a value or with operators and operands.
+    #[serde(default)]
+    pub query: serde_json::Map<String, Json>,
+    /// Which fields; none: all but the buffers.
+    #[serde(default)]
+    pub keys: Option<Vec<String>>,
+}
+
+/// Content of `purge_request`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeRequest {
+    /// Records of these tasks.
+    #[serde(default)]
+    pub msg_ids: PurgedTasks,
+    /// Records of tasks that ended on these engines.
+    #[serde(default)]
+    pub engine_ids: Vec<i64>,
+}
+
+/// Tasks whose records are forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PurgedTasks {
+    /// `"all"`: every task that has ended. A client that means one task may write its name.
+    One(MsgId),
+    /// These.
+    Many(Vec<MsgId>),
+}
+
+impl Default for PurgedTasks {
+    fn default() -> PurgedTasks {
+        PurgedTasks::Many(vec![])
+    }
+}
+
+/// Content of `resubmit_request`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResubmitRequest {
+    /// The tasks.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub msg_ids: Vec<MsgId>,
 }

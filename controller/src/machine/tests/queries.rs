@@ -4,9 +4,9 @@ use protocol::message::hub::{QueueRequest, Target as HubTarget, Targets};
 
 use super::*;
 
-fn asked(query: Query) -> Event {
+pub(super) fn asked(query: Query) -> Event {
     let header = Bytes::from_static(b"{}");
-    Event::Asked { client: Bytes::from_static(b"c"), session: "s".into(), header, query }
+    Event::Asked { client: Bytes::from_static(b"c"), session: "s".into(), msg_id: "q".into(), header, query }
 }
 
 fn queue(targets: Option<Targets>, verbose: bool) -> Event {

@@ -1,0 +1,196 @@
+//! A controller that goes on where another one was killed.
+
+use protocol::message::execute::Dependency;
+
+use super::*;
+
+fn restorable(engines: u32) -> Sim {
+    let mut sim = Sim::with(Settings { window: Some(1), restorable: true, ..Settings::default() });
+    (0..engines).for_each(|number| sim.join(number));
+    sim
+}
+
+/// Where replies go to a client that asked the earlier controller.
+fn returned(channel: Channel) -> Client {
+    Client { channel, address: Address::Session("s".into()) }
+}
+
+fn relayed_to_session(channel: Channel, engine: u32, task: u64) -> Effect {
+    let message = reply_of(engine, task);
+    Effect::Relay { client: returned(channel), engine: uuid(engine).as_str().into(), message }
+}
+
+fn probed(channel: Channel, engine: u32, task: u64) -> Effect {
+    Effect::Probe { channel, engine: uuid(engine).as_str().into(), task: TaskId(task) }
+}
+
+/// A task whose frames say what its metadata is: an earlier controller's frames are all that a later one has.
+fn wired_task(msg_id: &str, metadata: TaskMetadata) -> Event {
+    let header = header(msg_id, "apply_request");
+    let message = wire(&header, serde_json::to_value(&metadata).expect("plain data"), json!({}), &[]);
+    let target = Target::Balanced(Box::new(metadata));
+    Event::Submitted(Box::new(Request { client: client(Channel::Task), header, target, message }))
+}
+
+/// Which task went to which engine.
+fn assignments(effects: &[Effect]) -> Vec<(String, u64)> {
+    let forwarded = effects.iter().filter_map(|effect| match effect {
+        Effect::Forward { engine, task, .. } => Some((engine.to_string(), task.0)),
+        _ => None,
+    });
+    forwarded.collect()
+}
+
+#[test]
+fn what_waited_still_waits_and_what_ran_is_answered_by_its_engine() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("runs"));
+    sim.on(plain_task("waits"));
+    sim.on(direct("d", 0));
+    assert_eq!(sim.restart(), [Effect::Ping]);
+    assert_eq!(sim.controller.unanswered(), 3);
+    assert_eq!(sim.on(beat(0)), [probed(Channel::Mux, 0, 4), probed(Channel::Task, 0, 5)]);
+    assert_eq!(
+        sim.on(finished(0, 1)),
+        [relayed_to_session(Channel::Task, 0, 1), forwarded(Channel::Task, 0, 2, "waits")]
+    );
+    assert_eq!(sim.on(replied(Channel::Mux, 0, 3, None)), [relayed_to_session(Channel::Mux, 0, 3)]);
+    assert_eq!(sim.on(finished(0, 2)), [relayed_to_session(Channel::Task, 0, 2)]);
+    sim.on(replied(Channel::Mux, 0, 4, None));
+    sim.on(finished(0, 5));
+    assert_eq!(sim.controller.unanswered(), 0);
+}
+
+#[test]
+fn an_answer_that_was_lost_with_the_controller_is_an_error_unless_the_task_may_run_again() {
+    let mut sim = restorable(2);
+    sim.on(task("once", TaskMetadata::default()));
+    sim.on(wired_task("twice", TaskMetadata { retries: 1, ..TaskMetadata::default() }));
+    sim.on(direct("d", 0));
+    sim.restart();
+    sim.on(beat(0));
+    sim.on(beat(1));
+    // Engine 1 had "once", engine 0 had "twice" and "d". They answer what they are asked now, and nothing else.
+    assert_eq!(error_names(&sim.on(finished(1, 6))), [pair("once", "EngineError")]);
+    assert_eq!(error_names(&sim.on(replied(Channel::Mux, 0, 4, None))), [pair("d", "EngineError")]);
+    assert_eq!(assignments(&sim.on(finished(0, 5))), [("e1".to_owned(), 2)]);
+    assert_eq!(sim.on(finished(1, 2)), [relayed_to_session(Channel::Task, 1, 2)]);
+    assert_eq!(sim.controller.unanswered(), 0);
+}
+
+#[test]
+fn an_engine_that_does_not_come_back_is_lost_with_what_it_had() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("t"));
+    sim.on(direct("d", 0));
+    sim.restart();
+    let effects = without_pings(sim.pass(crate::restore::RETURN_TIME));
+    assert_eq!(published(&effects), ["unregistration_notification"]);
+    assert_eq!(error_names(&effects), [pair("t", "EngineError"), pair("d", "EngineError")]);
+}
+
+#[test]
+fn what_had_ended_has_ended_and_its_last_replies_are_sent_again() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("t"));
+    sim.on(finished(0, 1));
+    assert_eq!(sim.restart(), [relayed_to_session(Channel::Task, 0, 1), Effect::Ping]);
+    assert_eq!(sim.controller.unanswered(), 0);
+    // Others may still depend on it.
+    let after = Dependency { dependencies: ids(&["t"]), ..Dependency::default() };
+    sim.on(beat(0));
+    let dependent = task("after", TaskMetadata { after, ..TaskMetadata::default() });
+    assert_eq!(sim.on(dependent), [forwarded(Channel::Task, 0, 2, "after")]);
+}
+
+#[test]
+fn ids_of_engines_and_tasks_go_on() {
+    let mut sim = restorable(2);
+    sim.on(plain_task("t"));
+    sim.on(Event::Unregistering { engine: Some(EngineId(1)) });
+    sim.restart();
+    sim.join(2);
+    let (_, content) = answer(&sim.on(queries::asked(Query::Connection)));
+    assert_eq!(content["engines"], json!({ "0": "e0", "2": "e2" }));
+    assert_eq!(sim.on(direct("d", 2)), [forwarded(Channel::Mux, 2, 2, "d")]);
+}
+
+#[test]
+fn retries_and_places_where_it_failed_are_remembered() {
+    let mut sim = restorable(3);
+    sim.on(wired_task("t", TaskMetadata { retries: 2, ..TaskMetadata::default() }));
+    assert_eq!(assignments(&sim.on(failed(2, 1))), [("e1".to_owned(), 1)]);
+    sim.restart();
+    (0..3).for_each(|number| drop(sim.on(beat(number))));
+    assert_eq!(assignments(&sim.on(failed(1, 1))), [("e0".to_owned(), 1)]);
+    assert_eq!(sim.on(failed(0, 1)), [relayed_to_session(Channel::Task, 0, 1)], "no retry is left");
+}
+
+#[test]
+fn a_coalesced_broadcast_goes_on_with_what_was_gathered() {
+    let mut sim = restorable(3);
+    let targets = (0..3).map(|number| (uuid(number).as_str().into(), EngineId(number))).collect();
+    let metadata = BroadcastMetadata {
+        targets,
+        is_broadcast: true,
+        is_coalescing: true,
+        ..BroadcastMetadata::default()
+    };
+    let mut request = header("b", "apply_request");
+    request.session = "s".into();
+    let message = wire(&request, serde_json::to_value(&metadata).expect("plain data"), json!({}), &[]);
+    let target = Target::Broadcast(Box::new(metadata));
+    let client = client(Channel::Broadcast);
+    sim.on(Event::Submitted(Box::new(Request { client, header: request, target, message })));
+    let ok = Some(Outcome { status: Status::Ok, dependencies_met: true });
+    sim.on(replied(Channel::Broadcast, 1, 2, ok));
+    sim.restart();
+    sim.restart();
+    sim.on(beat(0));
+    sim.on(replied(Channel::Broadcast, 0, 1, ok));
+    sim.on(beat(2));
+    let effects = sim.on(replied(Channel::Broadcast, 2, 3, ok));
+    let [Effect::Reply { client, metadata, buffers, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*client, returned(Channel::Broadcast));
+    assert_eq!(metadata["broadcast_targets"], json!([["e0", 0], ["e1", 1], ["e2", 2]]));
+    assert_eq!(buffers.len(), 3);
+}
+
+#[test]
+fn a_request_that_was_lost_on_its_way_in_is_told_to_the_client_that_speaks_again() {
+    let mut sim = restorable(1);
+    sim.on(direct("s_7_1", 0));
+    sim.restart();
+    sim.on(beat(0));
+    sim.on(direct("s_7_4", 0));
+    sim.on(direct("s_7_3", 0));
+    let effects = sim.pass(Duration::from_secs(3));
+    assert_eq!(error_names(&effects), [pair("s_7_2", "EngineError")]);
+}
+
+#[test]
+fn a_snapshot_says_all_that_the_changes_before_it_said() {
+    let mut sim = restorable(3);
+    sim.on(plain_task("a"));
+    sim.on(wired_task("b", TaskMetadata { retries: 2, ..TaskMetadata::default() }));
+    sim.on(direct("d", 1));
+    sim.on(failed(1, 2));
+    for number in 3..20 {
+        sim.on(plain_task(&format!("w{number}")));
+    }
+    sim.on(finished(2, 1));
+    sim.on(Event::Unregistering { engine: Some(EngineId(0)) });
+    sim.restart();
+    let before = sim.controller.snapshot();
+    sim.changes.clone_from(&before);
+    sim.restart();
+    assert_eq!(sim.controller.snapshot(), before);
+}
+
+#[test]
+fn nothing_is_noted_of_messages_where_no_journal_is_kept() {
+    let mut sim = Sim::with_engines(1);
+    sim.changes.clear();
+    sim.on(queries::asked(Query::Connection));
+    assert_eq!(sim.changes, []);
+}

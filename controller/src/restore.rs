@@ -1,0 +1,480 @@
+//! A controller that goes on where an earlier one ended, from the [changes](Change) that one wrote down.
+//!
+//! The rules, in the order in which they matter to a client:
+//!
+//! * A task that waited still waits. A balanced task keeps its engine, its retries, its place.
+//! * An engine counts as here, and has what it had, but nothing new is given to it until its heart beats; if it does
+//!   not in [`RETURN_TIME`], it is lost like any other.
+//! * What an engine finished meanwhile arrives when its connection is back. What it had told the earlier controller
+//!   in its last moment is lost with it. To find that out, the engine is asked for nothing ([`Effect::Probe`]) by
+//!   every channel where it has something: a channel keeps its order, so what is not answered before is not answered
+//!   at all. Such a task is tried elsewhere if it may be tried again, else its client is told.
+//! * Replies of the earlier controller's last moment may not have left it. They are sent again as they were; a
+//!   client that has one drops the second, whose signature it has seen.
+//! * A request that was lost on its way in is unknown here; see [`sessions`](crate::hub::sessions).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::error::{ErrorContent, ename};
+use protocol::extension::EngineDescription;
+use protocol::frames::WireMessage;
+use protocol::header::Header;
+use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
+use protocol::limits::{REPLIES_SENT_AGAIN_BYTES_MAX, REPLIES_SENT_AGAIN_MAX};
+use protocol::message::Status;
+use protocol::message::execute::{BroadcastMetadata, TaskMetadata};
+use serde_json::json;
+
+use crate::machine::{Address, Channel, Client, Controller, Effect, Settings};
+use crate::records::{Change, Queue};
+use crate::scheduler::balanced::History;
+use crate::scheduler::broadcast::GatheredBefore;
+use crate::scheduler::dependency::Finished;
+use crate::scheduler::{Made, reply_type_of};
+use crate::tasks::{Task, TaskId, Work};
+
+/// How long an engine of an earlier controller may take to be heard again.
+pub(crate) const RETURN_TIME: Duration = Duration::from_secs(30);
+
+/// What an earlier controller left, as far as it matters.
+#[derive(Debug, Default)]
+struct Past {
+    engines: BTreeMap<EngineId, (EngineUuid, EngineDescription)>,
+    /// Ids of engines that are gone: they are not given again.
+    last_id: Option<EngineId>,
+    tasks: BTreeMap<TaskId, PastTask>,
+    gatherings: BTreeMap<TaskId, PastGathering>,
+    last_task: TaskId,
+    ends: Vec<(u64, Finished)>,
+    replies: VecDeque<(Client, EngineUuid, WireMessage)>,
+    reply_bytes: usize,
+    sessions: Vec<(SessionId, MsgId)>,
+}
+
+#[derive(Debug)]
+struct PastTask {
+    msg_id: MsgId,
+    client: Client,
+    kind: Kind,
+    engine: Option<EngineUuid>,
+    request: WireMessage,
+    avoided: BTreeSet<EngineId>,
+    retried: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Direct,
+    Balanced,
+    Share { broadcast: TaskId, place: usize },
+}
+
+#[derive(Debug)]
+struct PastGathering {
+    msg_id: MsgId,
+    client: Client,
+    request: WireMessage,
+    /// Which engines were asked, by place.
+    asked: BTreeSet<usize>,
+    gathered: BTreeMap<usize, (Status, WireMessage)>,
+}
+
+impl Past {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Submitted { task, msg_id, client, queue, engine, request } => {
+                let client = self.client_of(client, &request);
+                if task == TaskId::NONE {
+                    return; // It was refused in the same step.
+                }
+                self.last_task = self.last_task.max(task);
+                let kind = match queue {
+                    Queue::Mux => Kind::Direct,
+                    Queue::Task => Kind::Balanced,
+                    // Its replies are not gathered: it stands for itself.
+                    Queue::Broadcast => Kind::Share { broadcast: task, place: 0 },
+                };
+                let (avoided, retried) = (BTreeSet::new(), 0);
+                self.tasks.insert(task, PastTask { msg_id, client, kind, engine, request, avoided, retried });
+            }
+            Change::Gathering { broadcast, msg_id, client, request } => {
+                let client = self.client_of(client, &request);
+                let (asked, gathered) = (BTreeSet::new(), BTreeMap::new());
+                self.gatherings.insert(broadcast, PastGathering { msg_id, client, request, asked, gathered });
+            }
+            Change::Shared { task, broadcast, place, engine } => {
+                self.last_task = self.last_task.max(task);
+                let Some(gathering) = self.gatherings.get_mut(&broadcast) else { return };
+                gathering.asked.insert(place);
+                let share = PastTask {
+                    msg_id: MsgId::from(format!("{}_{engine}", gathering.msg_id)),
+                    client: gathering.client.clone(),
+                    kind: Kind::Share { broadcast, place },
+                    engine: Some(engine),
+                    request: without_payload(&gathering.request),
+                    avoided: BTreeSet::new(),
+                    retried: 0,
+                };
+                self.tasks.insert(task, share);
+            }
+            Change::Gathered { task, status, reply } => {
+                if let Some(PastTask { kind: Kind::Share { broadcast, place }, .. }) =
+                    self.tasks.remove(&task)
+                    && let Some(gathering) = self.gatherings.get_mut(&broadcast)
+                {
+                    gathering.gathered.insert(place, (status, reply));
+                }
+            }
+            Change::Assigned { task, engine, .. } => {
+                if let Some(task) = self.tasks.get_mut(&task) {
+                    task.engine = Some(engine);
+                }
+            }
+            Change::Returned { task, engine, retried } => {
+                if let Some(task) = self.tasks.get_mut(&task) {
+                    task.engine = None;
+                    task.avoided.insert(engine);
+                    task.retried += u32::from(retried);
+                }
+            }
+            Change::Replied { task, msg_id, engine, status, reply } => {
+                let Some(past) = self.end(task, &msg_id) else { return };
+                if past.kind == Kind::Balanced {
+                    let ran = self.engines.iter().find(|(_, (uuid, _))| *uuid == engine).map(|(id, _)| *id);
+                    let finished = Finished { ok: status == Status::Ok, engine: ran };
+                    self.ends.push((History::key(&msg_id), finished));
+                }
+                if past.client.address != Address::Nobody && !reply.header.is_empty() {
+                    self.reply_bytes += reply.byte_len();
+                    self.replies.push_back((past.client, engine, reply));
+                }
+                while self.replies.len() > REPLIES_SENT_AGAIN_MAX
+                    || self.reply_bytes > REPLIES_SENT_AGAIN_BYTES_MAX
+                {
+                    let Some((.., oldest)) = self.replies.pop_front() else { break };
+                    self.reply_bytes -= oldest.byte_len();
+                }
+            }
+            Change::Answered { task, msg_id, .. } => {
+                if self.gatherings.get(&task).is_some_and(|gathering| gathering.msg_id == msg_id) {
+                    self.gatherings.remove(&task);
+                    let is_its = |kind| matches!(kind, Kind::Share { broadcast, .. } if broadcast == task);
+                    self.tasks.retain(|_, past| !is_its(past.kind));
+                } else if let Some(PastTask { kind: Kind::Balanced, .. }) = self.end(task, &msg_id) {
+                    self.ends.push((History::key(&msg_id), Finished { ok: false, engine: None }));
+                }
+            }
+            Change::Noted { session, msg_id } => self.sessions.push((session, msg_id)),
+            Change::Ended { name, ok, engine } => self.ends.push((name, Finished { ok, engine })),
+            Change::Joined { id, engine, description } => {
+                self.last_id = self.last_id.max(Some(id));
+                self.engines.insert(id, (engine, description));
+            }
+            Change::Left { id } => {
+                self.last_id = self.last_id.max(Some(id));
+                self.engines.remove(&id);
+            }
+            Change::Output { .. } | Change::Resubmitted { .. } => {}
+        }
+    }
+
+    /// The connection that a request came by is gone with the controller that had it.
+    fn client_of(&mut self, client: Client, request: &WireMessage) -> Client {
+        let Ok(header) = serde_json::from_slice::<Header>(&request.header) else {
+            return Client { address: Address::Nobody, ..client };
+        };
+        let Header { session, msg_id, .. } = header;
+        if client.address == Address::Nobody {
+            return client;
+        }
+        self.sessions.push((session.clone(), msg_id));
+        // The names of later messages contain those of all earlier ones.
+        if self.sessions.len() > 4 * protocol::limits::SESSIONS_REMEMBERED {
+            let last: BTreeMap<SessionId, MsgId> = self.sessions.drain(..).collect();
+            self.sessions.extend(last);
+        }
+        Client { address: Address::Session(session), ..client }
+    }
+
+    fn end(&mut self, task: TaskId, msg_id: &MsgId) -> Option<PastTask> {
+        if self.tasks.get(&task)?.msg_id != *msg_id {
+            return None;
+        }
+        self.tasks.remove(&task)
+    }
+}
+
+/// Only what is needed to answer it.
+fn without_payload(request: &WireMessage) -> WireMessage {
+    WireMessage { content: Bytes::from_static(b"{}"), buffers: vec![], ..request.clone() }
+}
+
+impl Controller {
+    /// A controller that goes on where an earlier one ended. The effects are due before it handles any event.
+    pub fn restore(
+        now: Instant,
+        settings: Settings,
+        changes: impl IntoIterator<Item = Change>,
+        effects: &mut Vec<Effect>,
+    ) -> Controller {
+        let mut past = Past::default();
+        for change in changes {
+            past.apply(change);
+        }
+        let mut controller = Controller::new(now, settings);
+        for (session, msg_id) in &past.sessions {
+            controller.hub.sessions.recall(now, session, msg_id);
+        }
+        for (name, finished) in std::mem::take(&mut past.ends) {
+            controller.balanced.recall_end(name, finished);
+        }
+        if let Some(id) = past.last_id {
+            controller.hub.give_no_id_up_to(id);
+        }
+        for (id, (uuid, description)) in std::mem::take(&mut past.engines) {
+            controller.hub.take_back(now, id, uuid, description, now + RETURN_TIME);
+            controller.add_to_schedule(now, id, effects);
+            controller.balanced.suspend(id);
+        }
+        let tasks = std::mem::take(&mut past.tasks);
+        tracing::info!(tasks = tasks.len(), engines = controller.hub.engines().count(), "restored");
+        for (broadcast, gathering) in std::mem::take(&mut past.gatherings) {
+            controller.restore_gathering(broadcast, gathering, effects);
+        }
+        for (id, task) in tasks {
+            controller.restore_task(now, id, task, effects);
+        }
+        controller.tasks.count_from(past.last_task);
+        for (client, engine, message) in past.replies {
+            effects.push(Effect::Relay { client, engine, message });
+        }
+        controller.ping_now(now, effects);
+        controller
+    }
+
+    fn restore_gathering(&mut self, broadcast: TaskId, past: PastGathering, effects: &mut Vec<Effect>) {
+        let metadata: BroadcastMetadata = serde_json::from_slice(&past.request.metadata).unwrap_or_default();
+        let Ok(header) = serde_json::from_slice::<Header>(&past.request.header) else { return };
+        let results = (0..metadata.targets.len()).map(|place| match past.gathered.get(&place) {
+            Some((status, reply)) => GatheredBefore::Replied(*status, reply.clone()),
+            None if past.asked.contains(&place) => GatheredBefore::Open,
+            None => GatheredBefore::Unknown,
+        });
+        self.recall_broadcast(
+            broadcast,
+            past.client,
+            &header,
+            past.request.header,
+            metadata.targets.clone(),
+            results.collect(),
+            effects,
+        );
+    }
+
+    fn restore_task(&mut self, now: Instant, id: TaskId, past: PastTask, effects: &mut Vec<Effect>) {
+        let Ok(header) = serde_json::from_slice::<Header>(&past.request.header) else { return };
+        let engine =
+            past.engine.as_ref().and_then(|uuid| self.hub.by_uuid(uuid.as_str())).map(|engine| engine.id);
+        let (client, msg_id, frame) = (past.client, past.msg_id, past.request.header.clone());
+        self.tasks.count_from(TaskId(id.0 - 1));
+        let task = |work| Task { msg_id, msg_type: header.msg_type.clone(), client, header: frame, work };
+        if past.kind == Kind::Balanced {
+            let metadata: TaskMetadata = serde_json::from_slice(&past.request.metadata).unwrap_or_default();
+            let task = task(Work::Direct { engine: EngineId(0) });
+            self.recall_balanced(task, past.request, metadata, past.avoided, past.retried);
+            match engine {
+                Some(engine) => self.recall_assignment(now, id, engine),
+                // Effects of a new assignment or an end are real ones: the earlier controller had not got so far.
+                None => self.place_or_wait(now, id, effects),
+            }
+            return;
+        }
+        let Some(engine) = engine else {
+            let uuid = past.engine.unwrap_or_else(|| EngineUuid::from(""));
+            let error = format!("Engine '{uuid}' was lost when the controller was restarted");
+            let share = matches!(past.kind, Kind::Share { .. });
+            let work = match past.kind {
+                Kind::Share { broadcast, place } => Work::Share { engine: EngineId(0), broadcast, place },
+                _ => Work::Direct { engine: EngineId(0) },
+            };
+            self.fail_unbegun(id, task(work), &uuid, &error, share, effects);
+            return;
+        };
+        let work = match past.kind {
+            Kind::Share { broadcast, place } => Work::Share { engine, broadcast, place },
+            _ => Work::Direct { engine },
+        };
+        self.tasks.begin(task(work));
+        self.hub.hold(engine, id);
+        self.hub.engine_mut(engine).expect("just found").doubtful.insert(id);
+    }
+
+    /// An engine is back: what it had is asked after, channel by channel.
+    pub(crate) fn ask_after_doubtful(&mut self, id: EngineId, effects: &mut Vec<Effect>) {
+        let Some(engine) = self.hub.engine_mut(id) else { return };
+        let uuid = engine.uuid.clone();
+        let mut by_channel: BTreeMap<Channel, BTreeSet<TaskId>> = BTreeMap::new();
+        for task in std::mem::take(&mut engine.doubtful) {
+            if let Some(channel) = self.tasks.get(task).map(|task| task.client.channel) {
+                by_channel.entry(channel).or_default().insert(task);
+            }
+        }
+        for (channel, doubtful) in by_channel {
+            let task = self.tasks.begin(Task {
+                msg_id: MsgId::from(""),
+                msg_type: String::new(),
+                // Beside the channel's queue: nobody asks after it.
+                client: Client { channel, address: Address::Nobody },
+                header: Bytes::from_static(b"{}"),
+                work: Work::Probe { engine: id, doubtful },
+            });
+            self.hub.hold(id, task);
+            effects.push(Effect::Probe { channel, engine: uuid.clone(), task });
+        }
+    }
+
+    /// An engine has answered a probe: what it had before and has not answered by now, it never will.
+    pub(crate) fn on_probed(
+        &mut self,
+        now: Instant,
+        engine: EngineId,
+        uuid: &EngineUuid,
+        doubtful: BTreeSet<TaskId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for id in doubtful {
+            if self.tasks.get(id).and_then(|task| task.work.engine()) != Some(engine) {
+                continue;
+            }
+            tracing::info!(%engine, task = id.0, "an answer was lost with the earlier controller");
+            let words = "lost the task or its answer when the controller was restarted";
+            self.take_from(now, engine, uuid, id, words, effects);
+        }
+    }
+
+    /// Requests that were lost on their way to an earlier controller.
+    pub(crate) fn answer_lost(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for (session, msg_id) in self.hub.sessions.take_lost(now) {
+            tracing::info!(%session, %msg_id, "a request was lost with the earlier controller");
+            let text = "the request was lost when the controller was restarted; submit it again";
+            let error = ErrorContent::new(ename::ENGINE_ERROR, text);
+            let Made { metadata, content, .. } = Made::error(None, &error);
+            let parent = json!({ "msg_id": msg_id, "session": session, "msg_type": "apply_request", "version": "5.4" });
+            effects.push(Effect::Reply {
+                client: Client { channel: Channel::Task, address: Address::Session(session) },
+                engine: None,
+                parent: Bytes::from(parent.to_string()),
+                msg_type: "apply_reply".to_owned(),
+                metadata,
+                content,
+                buffers: vec![],
+            });
+        }
+    }
+
+    /// Everything that a later controller must know, as changes: to write a journal anew that has grown too long.
+    pub fn snapshot(&self) -> Vec<Change> {
+        let mut changes = vec![];
+        if let Some(id) = self.hub.last_id() {
+            changes.push(Change::Left { id });
+        }
+        for engine in self.hub.engines() {
+            changes.push(Change::Joined {
+                id: engine.id,
+                engine: engine.uuid.clone(),
+                description: engine.description.clone(),
+            });
+        }
+        for (session, msg_id) in self.hub.sessions.last_messages() {
+            changes.push(Change::Noted { session, msg_id });
+        }
+        for (name, Finished { ok, engine }) in self.balanced.ends() {
+            changes.push(Change::Ended { name, ok, engine });
+        }
+        self.snapshot_broadcasts(&mut changes);
+        for (id, task) in self.tasks.iter() {
+            self.snapshot_task(id, task, &mut changes);
+        }
+        changes
+    }
+
+    fn snapshot_task(&self, id: TaskId, task: &Task, changes: &mut Vec<Change>) {
+        let engine =
+            task.work.engine().and_then(|engine| self.hub.engine(engine)).map(|engine| engine.uuid.clone());
+        let submitted = |queue, engine, request| Change::Submitted {
+            task: id,
+            msg_id: task.msg_id.clone(),
+            client: task.client.clone(),
+            queue,
+            engine,
+            request,
+        };
+        let bare = || WireMessage {
+            signature: Bytes::new(),
+            header: task.header.clone(),
+            parent_header: Bytes::from_static(b"{}"),
+            metadata: Bytes::from_static(b"{}"),
+            content: Bytes::from_static(b"{}"),
+            buffers: vec![],
+        };
+        match &task.work {
+            Work::Probe { .. } => {}
+            Work::Direct { .. } if task.client.channel == Channel::Control => {}
+            Work::Direct { .. } => changes.push(submitted(Queue::Mux, engine, bare())),
+            Work::Share { broadcast, place, .. } => match engine {
+                Some(engine) if self.broadcasts.is_gathering(*broadcast) => {
+                    changes.push(Change::Shared { task: id, broadcast: *broadcast, place: *place, engine });
+                }
+                engine => changes.push(submitted(Queue::Broadcast, engine, bare())),
+            },
+            Work::Balanced(work) => {
+                changes.push(submitted(Queue::Task, None, work.message.clone()));
+                let metadata: TaskMetadata =
+                    serde_json::from_slice(&work.message.metadata).unwrap_or_default();
+                let used = metadata.retries.saturating_sub(work.retries);
+                for (count, engine) in work.avoided.iter().enumerate() {
+                    let retried = count < used as usize;
+                    changes.push(Change::Returned { task: id, engine: *engine, retried });
+                }
+                if let Some(engine) = engine {
+                    changes.push(Change::Assigned { task: id, msg_id: task.msg_id.clone(), engine });
+                }
+            }
+        }
+    }
+
+    /// Notes that a client's message came that begins no task, for what a later controller may miss.
+    pub(crate) fn note_message(
+        &mut self,
+        now: Instant,
+        session: &SessionId,
+        msg_id: &MsgId,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.settings.restorable {
+            self.hub.sessions.hear_message(now, session, msg_id);
+            effects
+                .push(Effect::Remember(Change::Noted { session: session.clone(), msg_id: msg_id.clone() }));
+        }
+    }
+
+    fn fail_unbegun(
+        &mut self,
+        id: TaskId,
+        task: Task,
+        uuid: &EngineUuid,
+        error: &str,
+        is_share: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if is_share {
+            self.fail_share(id, task, uuid, error, effects);
+            return;
+        }
+        let error = ErrorContent::new(ename::ENGINE_ERROR, error);
+        let (parent, msg_type) = (task.header.clone(), reply_type_of(&task));
+        Made::error(Some(uuid), &error).send_as(id, &task.msg_id, &task.client, parent, msg_type, effects);
+    }
+}
