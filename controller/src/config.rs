@@ -78,7 +78,10 @@ pub struct Flags {
     /// Use key, ports and addresses of the connection files that are there, and keep the files at the end
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_name = "BOOL", value_parser = parse_bool)]
     pub reuse: bool,
-    /// Take back the engines of an earlier controller (not supported yet)
+    /// Go on where an earlier controller with this flag ended, however it ended: its engines, its clients, its tasks
+    ///
+    /// Implies --reuse and keeps a journal of tasks that have not ended, in the profile's log directory. Give it from
+    /// the first start on.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, value_name = "BOOL", value_parser = parse_bool)]
     pub restore: bool,
     /// This machine's name or address as others see it [default: its host name]
@@ -223,6 +226,8 @@ pub struct Config {
     pub engine_ssh: String,
     /// Whether to use and keep the connection files that are there.
     pub reuse: bool,
+    /// Whether to go on where an earlier controller ended, and to let a later one do so.
+    pub restore: bool,
     /// `task_scheme` of the client file.
     pub scheme_name: String,
     /// What the machine must know.
@@ -246,11 +251,6 @@ impl Flags {
         hostname: String,
     ) -> Result<Config, ConfigError> {
         for (is_set, flag, why) in [
-            (
-                self.restore,
-                "--restore",
-                "engines of an earlier controller cannot be taken back yet; start them again",
-            ),
             (self.sqlitedb, "--sqlitedb", "records cannot be kept in a file yet; leave it out"),
             (self.mongodb, "--mongodb", "records cannot be kept in MongoDB; leave it out"),
             (
@@ -316,7 +316,8 @@ impl Flags {
             location: self.location.unwrap_or(hostname),
             ssh: self.ssh,
             engine_ssh: self.enginessh,
-            reuse: self.reuse,
+            reuse: self.reuse || self.restore,
+            restore: self.restore,
             settings: Settings {
                 heartbeat_period: Duration::from_millis(self.ping),
                 heartbeat_misses: self.heartbeat_misses.min(1_000_000),
@@ -324,6 +325,7 @@ impl Flags {
                 window: self.hwm,
                 scheme: scheme(&self.scheme),
                 seed: u64::from_ne_bytes(seed),
+                restorable: self.restore,
                 ..Settings::default()
             },
             scheme_name: self.scheme,

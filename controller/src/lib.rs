@@ -6,7 +6,7 @@
 //! | who is here, who is alive? | `hub` |
 //! | which request is where? | `tasks` |
 //! | what became of it? | [`records`] |
-//! | how does a later controller go on? | `restore` |
+//! | how does a later controller go on? | `restore`, from the `journal` |
 //! | which engine gets it? | `scheduler` |
 //! | which socket, which port? | [`shell`] |
 //! | what does a flag mean? | [`config`], in the original's spelling [`compat`] |
@@ -15,6 +15,7 @@
 pub mod compat;
 pub mod config;
 mod hub;
+mod journal;
 pub mod machine;
 pub mod publish;
 pub mod records;

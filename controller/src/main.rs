@@ -11,6 +11,7 @@ use clap::Parser as _;
 use controller::compat;
 use controller::config::{Config, ConfigError, Flags};
 use controller::publish::{self, Claim, ClaimError, Published};
+use controller::shell::Shell;
 use controller::shell::channels::{Binding, Channels, connection_info, hostname};
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
 use transport::Curve;
@@ -74,6 +75,12 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
 
     let _claim = claim(&config)?;
     let reuses = config.reuse && adopt(&mut config);
+    let journal = config.restore.then(|| config.profile.journal_file());
+    // Without the earlier controller's key and ports none of its peers can return.
+    let left = match &journal {
+        Some(path) if reuses => controller::shell::journal::read(path)?,
+        _ => None,
+    };
     let curve = config.curve.clone().map_or(Curve::Off, Curve::Server);
     let channels = Channels::bind(
         &context,
@@ -83,6 +90,8 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
             ports: config.ports.clone(),
             key: config.key.clone(),
             curve,
+            epoch: left.as_ref().map(|left| left.epoch),
+            restorable: config.restore,
         },
     )?;
     let ports = channels.ports();
@@ -95,7 +104,9 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
         "controller started"
     );
     config.settings.connection_info = connection_info(&ports);
-    let ended = controller::shell::run(channels, config.settings.clone(), &stop, &wake);
+    let shell =
+        Shell { channels, settings: config.settings.clone(), journal: journal.map(|path| (path, left)) };
+    let ended = controller::shell::run(shell, &stop, &wake);
     if !config.reuse {
         published.remove();
     }
@@ -109,6 +120,10 @@ fn claim(config: &Config) -> Result<Claim, ClaimError> {
 
 /// As the original does: what cannot be used again is replaced.
 fn adopt(config: &mut Config) -> bool {
+    if !config.profile.client_file().exists() && !config.profile.engine_file().exists() {
+        tracing::info!("no connection files yet: new ones are written, and kept at the end");
+        return false;
+    }
     match publish::adopt(config) {
         Ok(()) => true,
         Err(error) => {

@@ -3,8 +3,11 @@
 pub mod channels;
 mod decode;
 mod hearts;
+pub mod journal;
 mod outbox;
+mod returning;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -14,18 +17,40 @@ use transport::wake::WakeReceiver;
 
 use crate::machine::{Controller, Effect, Event, Settings};
 use channels::Channels;
+use journal::{Journal, Left};
+
+/// What a controller needs to run.
+pub struct Shell {
+    /// Its sockets.
+    pub channels: Channels,
+    /// What can be set.
+    pub settings: Settings,
+    /// Where the journal is, if one is kept, and what is in it.
+    pub journal: Option<(PathBuf, Option<Left>)>,
+}
 
 /// Runs until the machine says so or `stop` is set and the receiver woken.
-pub fn run(
-    mut channels: Channels,
-    settings: Settings,
-    stop: &Arc<AtomicBool>,
-    wake: &WakeReceiver,
-) -> Result<(), TransportError> {
-    let mut controller = Controller::new(Instant::now(), settings);
+pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<(), TransportError> {
+    let Shell { mut channels, settings, journal } = shell;
     let mut events: Vec<Event> = vec![];
     let mut effects: Vec<Effect> = vec![];
+    let (path, left) = journal.map_or((None, None), |(path, left)| (Some(path), left));
+    let changes = left.map(|left| left.changes).unwrap_or_default();
+    let mut controller = Controller::restore(Instant::now(), settings, changes, &mut effects);
+    let mut journal = path.and_then(|path| {
+        let created = Journal::create(&path, channels.epoch(), &controller);
+        created.inspect_err(|error| tracing::error!(%error, "a restart will lose tasks")).ok()
+    });
     loop {
+        write_down(&mut journal, &controller, &effects);
+        for effect in effects.drain(..) {
+            if channels.perform(effect)? {
+                if let Some(journal) = journal {
+                    journal.remove();
+                }
+                return channels.close();
+            }
+        }
         let before = Instant::now();
         let wait = controller.next_deadline().map(|(at, _)| at.saturating_duration_since(before));
         let ready = channels.wait(wait, wake)?;
@@ -43,11 +68,20 @@ pub fn run(
         }
         for event in events.drain(..) {
             controller.handle(now, event, &mut effects);
-            for effect in effects.drain(..) {
-                if channels.perform(effect)? {
-                    return channels.close();
-                }
-            }
+        }
+    }
+}
+
+/// What effects tell of is in the journal before any of them is performed.
+fn write_down(journal: &mut Option<Journal>, controller: &Controller, effects: &[Effect]) {
+    let Some(open) = journal else { return };
+    let written = open.write(effects);
+    let shortened = written.and_then(|()| journal.take().map(|open| open.shorten(controller)).transpose());
+    match shortened {
+        Ok(open) => *journal = open,
+        Err(error) => {
+            tracing::error!(%error, "no journal is kept from now on: a restart will lose tasks");
+            *journal = None;
         }
     }
 }

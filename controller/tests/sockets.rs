@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use controller::machine::Settings;
+use controller::shell::Shell;
 use controller::shell::channels::{Binding, Channels, PortPools, Ports};
 use protocol::id::SessionId;
 use protocol::{Date, Key, Message, Receiver, Session};
@@ -38,6 +39,8 @@ impl Running {
                 ports: PortPools::default(),
                 key: Key::new(KEY),
                 curve: Curve::Off,
+                epoch: None,
+                restorable: false,
             },
         )
         .expect("loopback has ports");
@@ -46,7 +49,8 @@ impl Running {
         let (waker, wake) = transport::wake::waker().expect("a pair of sockets");
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            controller::shell::run(channels, Settings::default(), &stopped, &wake).expect("it runs");
+            let shell = Shell { channels, settings: Settings::default(), journal: None };
+            controller::shell::run(shell, &stopped, &wake).expect("it runs");
         });
         Running { context, ports, stop, waker, thread: Some(thread) }
     }

@@ -112,6 +112,11 @@ impl Profile {
         self.dir.join("log")
     }
 
+    /// What a controller must know of an earlier one: engines, and tasks that have not ended.
+    pub fn journal_file(&self) -> PathBuf {
+        self.log_dir().join(format!("tasks{}.journal", self.cluster_id))
+    }
+
     /// Holds scripts that IPython engines execute at start.
     pub fn startup_dir(&self) -> PathBuf {
         self.dir.join("startup")

@@ -78,10 +78,18 @@ fn curve_replaces_signatures_unless_a_key_is_given() {
 
 #[test]
 fn what_is_not_supported_says_what_to_do() {
-    for flag in ["--restore", "--sqlitedb", "--mongodb", "--scheme=pure"] {
+    for flag in ["--sqlitedb", "--mongodb", "--scheme=pure"] {
         let error = resolve_in(&[flag], &[]).expect_err("not supported").to_string();
         assert!(error.starts_with(&format!("use {flag}")) && error.contains(';'), "{error}");
     }
+}
+
+#[test]
+fn to_restore_is_to_use_the_files_again() {
+    let config = resolve(&["--restore"]);
+    assert!(config.reuse && config.restore && config.settings.restorable);
+    let config = resolve(&["--reuse"]);
+    assert!(config.reuse && !config.restore && !config.settings.restorable);
 }
 
 #[test]

@@ -34,6 +34,7 @@ use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
 use super::decode;
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
+use super::returning::{LOOK_INTERVAL, Returning};
 use crate::machine::{Address, Channel, Client, Effect, Event, reply_type};
 use crate::tasks::TaskId;
 
@@ -58,6 +59,10 @@ pub struct Binding {
     pub key: Key,
     /// Of the sockets.
     pub curve: transport::Curve,
+    /// By which bytes the routes of tasks begin, if an earlier controller's tasks are gone on with.
+    pub epoch: Option<[u8; 8]>,
+    /// Whether clients of an earlier controller may return.
+    pub restorable: bool,
 }
 
 /// Ports to be used before random ones.
@@ -100,6 +105,8 @@ pub struct Pair {
 struct Relay {
     clients: Socket,
     engines: Socket,
+    /// Where clients of an earlier controller are; none if there was none.
+    returning: Option<Returning>,
     relayed: u64,
 }
 
@@ -148,7 +155,8 @@ fn place(channel: Channel) -> usize {
 impl Channels {
     /// Binds everything, in the order in which the original uses up its ports.
     pub fn bind(context: &Context, binding: Binding) -> Result<Channels, TransportError> {
-        let Binding { client_interface, engine_interface, mut ports, key, curve } = binding;
+        let Binding { client_interface, engine_interface, mut ports, key, curve, epoch, restorable } =
+            binding;
         let session = Session::new(
             SessionId::from(transport::random::id()),
             std::env::var("USER").unwrap_or_else(|_| "username".to_owned()),
@@ -190,13 +198,17 @@ impl Channels {
             registration.bind(&format!("{client_interface}:{}", bound.registration))?;
         }
 
-        let control_in = Socket::router(context, &named("control_in"))?;
-        let mux_in = Socket::router(context, &named("mux_in"))?;
-        let task_in = Socket::router(context, &named("task_in"))?;
+        // A client that is gone is noticed: it may come back over another connection.
+        let control_in = Socket::router(context, &outward("control_in"))?;
+        let mux_in = Socket::router(context, &outward("mux_in"))?;
+        let task_in = Socket::router(context, &outward("task_in"))?;
         let iopub_out =
             Socket::publisher(context, &output(Some(format!("{}_iopub", session.id()).into_bytes())))?;
         let notification = Socket::publisher(context, &output(None))?;
-        let root = Socket::router(context, &named("sub_scheduler_0"))?;
+        let root = Socket::router(context, &outward("sub_scheduler_0"))?;
+        let returning = |router| restorable.then(|| Returning::learn(context, router)).transpose();
+        let returning =
+            [returning(&control_in)?, returning(&mux_in)?, returning(&root)?, returning(&task_in)?];
         let mut client_port = Binder::new(&client_interface, &mut ports.client, &mut ports.common);
         bound.client.control = client_port.bind(&control_in)?;
         bound.client.mux = client_port.bind(&mux_in)?;
@@ -205,17 +217,21 @@ impl Channels {
         bound.notification = client_port.bind(&notification)?;
         bound.client.broadcast = client_port.bind(&root)?;
 
-        let relay = |clients, engines| Relay { clients, engines, relayed: 0 };
-        let mut epoch = [0; 8];
-        getrandom::fill(&mut epoch).expect("the system gives random numbers");
+        let [r0, r1, r2, r3] = returning;
+        let relay = |clients, engines, returning| Relay { clients, engines, returning, relayed: 0 };
+        let epoch = epoch.unwrap_or_else(|| {
+            let mut epoch = [0; 8];
+            getrandom::fill(&mut epoch).expect("the system gives random numbers");
+            epoch
+        });
         Ok(Channels {
             registration,
             notification,
             relays: [
-                relay(control_in, control_out),
-                relay(mux_in, mux_out),
-                relay(root, leaf),
-                relay(task_in, task_out),
+                relay(control_in, control_out, r0),
+                relay(mux_in, mux_out, r1),
+                relay(root, leaf, r2),
+                relay(task_in, task_out, r3),
             ],
             iopub_in,
             iopub_out,
@@ -233,6 +249,11 @@ impl Channels {
         })
     }
 
+    /// By which bytes the routes of tasks begin.
+    pub fn epoch(&self) -> [u8; 8] {
+        self.epoch
+    }
+
     /// What was bound.
     pub fn ports(&self) -> Ports {
         self.ports
@@ -248,6 +269,12 @@ impl Channels {
             time
         } else {
             Some(time.map_or(TRY_INTERVAL, |time| time.min(TRY_INTERVAL)))
+        };
+        let is_holding = |relay: &Relay| relay.returning.as_ref().is_some_and(Returning::is_holding);
+        let time = if self.relays.iter().any(is_holding) {
+            Some(time.map_or(LOOK_INTERVAL, |time| time.min(LOOK_INTERVAL)))
+        } else {
+            time
         };
         let [r0, r1, r2, r3] = &self.relays;
         let mut items = [
@@ -277,6 +304,11 @@ impl Channels {
         if !self.outbox.is_empty() {
             let relays = &self.relays;
             self.outbox.retry(|channel| &relays[place(channel)].engines, events)?;
+        }
+        for Relay { clients, returning, .. } in &mut self.relays {
+            if let Some(returning) = returning.as_mut().filter(|returning| returning.is_holding()) {
+                returning.look(clients)?;
+            }
         }
         if ready.registration {
             self.receive_queries(events)?;
@@ -330,6 +362,11 @@ impl Channels {
         for _ in 0..RECEIVED_PER_ROUND_MAX {
             let Some(received) = self.relays[place(channel)].clients.receive()? else { return Ok(()) };
             let Some((routing, message)) = self.open(channel.name(), received) else { continue };
+            if let Some(returning) = &mut self.relays[place(channel)].returning
+                && let Some(identity) = routing.first()
+            {
+                returning.hear(&message.header.session, &Bytes::copy_from_slice(identity));
+            }
             match decode::request(channel, routing, message) {
                 Ok(Ok(event)) => events.push(event),
                 Ok(Err((client, message, error))) => {
@@ -489,12 +526,19 @@ impl Channels {
         engine: Option<&[u8]>,
         message: &WireMessage,
     ) -> Result<(), TransportError> {
-        let Address::Connection(identity) = &client.address else { return Ok(()) };
         let relay = &mut self.relays[place(client.channel)];
         relay.relayed += 1;
-        let routing = [identity.clone(), engine.map(Bytes::copy_from_slice).unwrap_or_default()];
-        let routing = if engine.is_some() { &routing[..] } else { &routing[..1] };
-        if relay.clients.send(&message.to_parts(routing))? != Sent::Done {
+        let engine = engine.map(Bytes::copy_from_slice);
+        let identity = match &client.address {
+            Address::Connection(identity) => identity.clone(),
+            Address::Session(session) => {
+                let Some(returning) = &mut relay.returning else { return Ok(()) };
+                return returning.send(&relay.clients, session, message.to_parts(engine.as_slice()));
+            }
+            Address::Nobody => return Ok(()),
+        };
+        let routing: Vec<Bytes> = std::iter::once(identity).chain(engine).collect();
+        if relay.clients.send(&message.to_parts(&routing))? != Sent::Done {
             tracing::debug!(channel = client.channel.name(), "reply to a client that is gone");
         }
         Ok(())

@@ -12,8 +12,9 @@ use transport::{Sent, Socket, TransportError};
 use crate::machine::{Channel, Event};
 use crate::tasks::TaskId;
 
-/// How long a message is tried.
-const TRY_TIME: Duration = Duration::from_millis(400);
+/// How long a message is tried. An engine that is gone is found by its heart's connection, at once; this is for one
+/// whose connections are made anew, by a peer that may try again only every two seconds.
+const TRY_TIME: Duration = Duration::from_secs(5);
 
 /// How often.
 pub(super) const TRY_INTERVAL: Duration = Duration::from_millis(5);
