@@ -4,8 +4,8 @@
 //! JSON ended by a line feed, then frames, each `length` (4 bytes) and bytes. A controller that is killed in the
 //! middle of an entry leaves a torn one: reading ends there.
 //!
-//! Not all of a change is kept. Of a direct request the frames are not needed to answer it; of replies, those that
-//! are long cannot have been sent in the controller's last moment. See [`restore`](crate::machine::Controller).
+//! Not all of a change is kept: of a direct request only what is needed to answer it, of a reply nothing. What becomes
+//! of it says `restore.rs`.
 
 use bytes::Bytes;
 use protocol::extension::EngineDescription;
@@ -18,9 +18,6 @@ use serde_json::Value as Json;
 use crate::machine::{Address, Channel, Client};
 use crate::records::{Change, Queue};
 use crate::tasks::TaskId;
-
-/// Bytes of a reply that is kept to be sent again.
-const REPLY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of one engine's share of a coalesced reply that is kept; of a longer one its engine is asked again, in vain.
 const SHARE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -94,10 +91,9 @@ pub(crate) fn encode(change: &Change, out: &mut Vec<u8>) {
         Change::Returned { task, engine, retried } => {
             (Line::Returned { task: task.0, engine: *engine, retried: *retried }, None)
         }
-        Change::Replied { task, msg_id, engine, status, reply } => {
+        Change::Replied { task, msg_id, engine, status, .. } => {
             let (task, msg_id, engine, status) = (task.0, msg_id.clone(), engine.clone(), *status);
-            let kept = (reply.byte_len() <= REPLY_BYTES_MAX).then(|| reply.clone());
-            (Line::Replied { task, msg_id, engine, status }, kept)
+            (Line::Replied { task, msg_id, engine, status }, None)
         }
         Change::Answered { task: TaskId::NONE, .. } => return,
         Change::Answered { task, msg_id, .. } => {
@@ -209,8 +205,7 @@ fn change(line: Line, message: Option<WireMessage>) -> Result<Change, EntryError
         Line::Assigned { task, msg_id, engine } => Change::Assigned { task: TaskId(task), msg_id, engine },
         Line::Returned { task, engine, retried } => Change::Returned { task: TaskId(task), engine, retried },
         Line::Replied { task, msg_id, engine, status } => {
-            let reply = message.unwrap_or_else(nothing);
-            Change::Replied { task: TaskId(task), msg_id, engine, status, reply }
+            Change::Replied { task: TaskId(task), msg_id, engine, status, reply: nothing() }
         }
         Line::Answered { task, msg_id } => Change::Answered {
             task: TaskId(task),
@@ -239,6 +234,7 @@ fn head(request: &WireMessage) -> WireMessage {
     WireMessage { signature: Bytes::new(), content, buffers: vec![], ..request.clone() }
 }
 
+/// In place of a reply that was not kept.
 fn nothing() -> WireMessage {
     let empty = Bytes::new;
     WireMessage {
@@ -345,7 +341,7 @@ mod tests {
                 msg_id: msg_id.clone(),
                 engine,
                 status: Status::Ok,
-                reply: message(&[b"result"]),
+                reply: nothing(),
             },
             Change::Noted { session: "s".into(), msg_id },
             Change::Ended { name: 77, ok: true, engine: Some(EngineId(3)) },

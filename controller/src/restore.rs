@@ -9,11 +9,11 @@
 //!   in its last moment is lost with it. To find that out, the engine is asked for nothing ([`Effect::Probe`]) by
 //!   every channel where it has something: a channel keeps its order, so what is not answered before is not answered
 //!   at all. Such a task is tried elsewhere if it may be tried again, else its client is told.
-//! * Replies of the earlier controller's last moment may not have left it. They are sent again as they were; a
-//!   client that has one drops the second, whose signature it has seen.
+//! * A reply that the earlier controller had given to its sockets counts as delivered. Only one of its very last moment
+//!   can be lost. To send it again would be worse: a stock client that gets a reply twice stops listening.
 //! * A request that was lost on its way in is unknown here; see [`sessions`](crate::hub::sessions).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,7 +22,6 @@ use protocol::extension::EngineDescription;
 use protocol::frames::WireMessage;
 use protocol::header::Header;
 use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
-use protocol::limits::{REPLIES_SENT_AGAIN_BYTES_MAX, REPLIES_SENT_AGAIN_MAX};
 use protocol::message::Status;
 use protocol::message::execute::{BroadcastMetadata, TaskMetadata};
 use serde_json::json;
@@ -48,8 +47,6 @@ struct Past {
     gatherings: BTreeMap<TaskId, PastGathering>,
     last_task: TaskId,
     ends: Vec<(u64, Finished)>,
-    replies: VecDeque<(Client, EngineUuid, WireMessage)>,
-    reply_bytes: usize,
     sessions: Vec<(SessionId, MsgId)>,
 }
 
@@ -139,22 +136,12 @@ impl Past {
                     task.retried += u32::from(retried);
                 }
             }
-            Change::Replied { task, msg_id, engine, status, reply } => {
+            Change::Replied { task, msg_id, engine, status, .. } => {
                 let Some(past) = self.end(task, &msg_id) else { return };
                 if past.kind == Kind::Balanced {
                     let ran = self.engines.iter().find(|(_, (uuid, _))| *uuid == engine).map(|(id, _)| *id);
                     let finished = Finished { ok: status == Status::Ok, engine: ran };
                     self.ends.push((History::key(&msg_id), finished));
-                }
-                if past.client.address != Address::Nobody && !reply.header.is_empty() {
-                    self.reply_bytes += reply.byte_len();
-                    self.replies.push_back((past.client, engine, reply));
-                }
-                while self.replies.len() > REPLIES_SENT_AGAIN_MAX
-                    || self.reply_bytes > REPLIES_SENT_AGAIN_BYTES_MAX
-                {
-                    let Some((.., oldest)) = self.replies.pop_front() else { break };
-                    self.reply_bytes -= oldest.byte_len();
                 }
             }
             Change::Answered { task, msg_id, .. } => {
@@ -247,9 +234,6 @@ impl Controller {
             controller.restore_task(now, id, task, effects);
         }
         controller.tasks.count_from(past.last_task);
-        for (client, engine, message) in past.replies {
-            effects.push(Effect::Relay { client, engine, message });
-        }
         controller.ping_now(now, effects);
         controller
     }

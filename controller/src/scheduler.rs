@@ -33,6 +33,10 @@ impl Controller {
             _ if self.settings.restorable => self.hub.sessions.hear_message(now, session, msg_id),
             _ => {}
         }
+        if self.hub.sessions.has_given_up(session, msg_id) {
+            tracing::info!(%msg_id, "a request that was told lost has come; it is not run");
+            return;
+        }
         let more = match &request.target {
             Target::Engine(_) | Target::Control { .. } | Target::Balanced(_) => 1,
             Target::Broadcast(metadata) => metadata.targets.len(),

@@ -88,12 +88,6 @@ pub const FINISHED_TASKS_REMEMBERED: usize = 131_072;
 /// Aborted ids remembered in case the abort has overtaken its task (they travel over two connections).
 pub const ABORTED_IDS_REMEMBERED: usize = 4_096;
 
-/// Replies of a controller's last moment that its successor sends again, because they may not have left it.
-pub const REPLIES_SENT_AGAIN_MAX: usize = 256;
-
-/// Bytes of those replies.
-pub const REPLIES_SENT_AGAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// Messages of clients that are missed at once after a restart, because later ones have come.
 pub const MISSING_MESSAGES_MAX: usize = 65_536;
 

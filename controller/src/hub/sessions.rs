@@ -5,7 +5,7 @@
 //! speaks again and numbers are missing, they were lost, unless they are still on their way over another of the
 //! session's connections; so they get a moment to arrive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use protocol::id::{MsgId, SessionId};
@@ -21,6 +21,8 @@ pub(crate) struct Sessions {
     /// Messages that were overtaken: when they count as lost.
     missing: BTreeMap<Instant, Vec<(SessionId, Numbered)>>,
     missing_count: usize,
+    /// Messages that were told lost: should one come all the same, it is not answered a second time.
+    given_up: BTreeSet<(SessionId, Numbered)>,
 }
 
 #[derive(Debug)]
@@ -33,7 +35,7 @@ struct Known {
 }
 
 /// A message's id, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Numbered {
     process: u32,
     number: u64,
@@ -133,11 +135,22 @@ impl Sessions {
         {
             for (session, numbered) in first.remove() {
                 let name = numbered.name(&session);
+                self.given_up.insert((session.clone(), numbered));
                 lost.push((session, name));
             }
         }
         self.missing_count -= lost.len();
+        while self.given_up.len() > MISSING_MESSAGES_MAX {
+            self.given_up.pop_first();
+        }
         lost
+    }
+
+    /// Whether a message was told lost.
+    pub(crate) fn has_given_up(&self, session: &SessionId, msg_id: &MsgId) -> bool {
+        !self.given_up.is_empty()
+            && Numbered::of(session, msg_id)
+                .is_some_and(|numbered| self.given_up.contains(&(session.clone(), numbered)))
     }
 
     fn make_room(&mut self) {
