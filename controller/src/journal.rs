@@ -49,6 +49,7 @@ enum Line {
     Replied { task: u64, msg_id: MsgId, engine: EngineUuid, status: Status },
     Answered { task: u64, msg_id: MsgId },
     Noted { session: SessionId, msg_id: MsgId },
+    Missed { session: SessionId, msg_id: MsgId, told: bool },
     Ended { name: u64, ok: bool, engine: Option<EngineId> },
     Joined { id: EngineId, engine: EngineUuid, description: Box<EngineDescription> },
     Left { id: EngineId },
@@ -101,6 +102,10 @@ pub(crate) fn encode(change: &Change, out: &mut Vec<u8>) {
         }
         Change::Noted { session, msg_id } => {
             (Line::Noted { session: session.clone(), msg_id: msg_id.clone() }, None)
+        }
+        Change::Missed { session, msg_id, told } => {
+            let (session, msg_id) = (session.clone(), msg_id.clone());
+            (Line::Missed { session, msg_id, told: *told }, None)
         }
         Change::Ended { name, ok, engine } => (Line::Ended { name: *name, ok: *ok, engine: *engine }, None),
         Change::Joined { id, engine, description } => {
@@ -217,6 +222,7 @@ fn change(line: Line, message: Option<WireMessage>) -> Result<Change, EntryError
             buffers: vec![],
         },
         Line::Noted { session, msg_id } => Change::Noted { session, msg_id },
+        Line::Missed { session, msg_id, told } => Change::Missed { session, msg_id, told },
         Line::Ended { name, ok, engine } => Change::Ended { name, ok, engine },
         Line::Joined { id, engine, description } => Change::Joined { id, engine, description: *description },
         Line::Left { id } => Change::Left { id },
@@ -343,7 +349,8 @@ mod tests {
                 status: Status::Ok,
                 reply: nothing(),
             },
-            Change::Noted { session: "s".into(), msg_id },
+            Change::Noted { session: "s".into(), msg_id: msg_id.clone() },
+            Change::Missed { session: "s".into(), msg_id, told: true },
             Change::Ended { name: 77, ok: true, engine: Some(EngineId(3)) },
             Change::Left { id: EngineId(3) },
         ]

@@ -446,7 +446,7 @@ impl Controller {
             }
             Event::Undelivered { engine, task } => self.on_undelivered(now, &engine, task, effects),
             Event::Asked { client, session, msg_id, header, query } => {
-                self.note_message(now, &session, &msg_id, effects);
+                self.note_message(now, &session, &msg_id, false, effects);
                 self.on_asked(now, client, session, header, query, effects)
             }
             Event::Resubmitted { to, parent, requests } => {

@@ -161,6 +161,15 @@ pub enum Change {
         /// Which: clients number their messages.
         msg_id: MsgId,
     },
+    /// A message of a client did not come although later ones did: it may have been lost with an earlier controller.
+    Missed {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        msg_id: MsgId,
+        /// Whether the client has been told that it is lost.
+        told: bool,
+    },
     /// How a balanced task ended, once more, for others that depend on it: the journal is written anew.
     Ended {
         /// The task's name, hashed as the scheduler does.

@@ -48,6 +48,8 @@ struct Past {
     last_task: TaskId,
     ends: Vec<(u64, Finished)>,
     sessions: Vec<(SessionId, MsgId)>,
+    /// Messages that did not come, and whether their clients were told.
+    missed: BTreeMap<MsgId, (SessionId, bool)>,
 }
 
 #[derive(Debug)]
@@ -153,7 +155,10 @@ impl Past {
                     self.ends.push((History::key(&msg_id), Finished { ok: false, engine: None }));
                 }
             }
-            Change::Noted { session, msg_id } => self.sessions.push((session, msg_id)),
+            Change::Noted { session, msg_id } => self.hear(session, msg_id),
+            Change::Missed { session, msg_id, told } => {
+                self.missed.insert(msg_id, (session, told));
+            }
             Change::Ended { name, ok, engine } => self.ends.push((name, Finished { ok, engine })),
             Change::Joined { id, engine, description } => {
                 self.last_id = self.last_id.max(Some(id));
@@ -176,13 +181,20 @@ impl Past {
         if client.address == Address::Nobody {
             return client;
         }
-        self.sessions.push((session.clone(), msg_id));
-        // The names of later messages contain those of all earlier ones.
+        self.hear(session.clone(), msg_id);
+        Client { address: Address::Session(session), ..client }
+    }
+
+    fn hear(&mut self, session: SessionId, msg_id: MsgId) {
+        if self.missed.get(&msg_id).is_some_and(|(_, told)| !told) {
+            self.missed.remove(&msg_id);
+        }
+        self.sessions.push((session, msg_id));
+        // Messages are numbered: the last one tells what the earlier ones did.
         if self.sessions.len() > 4 * protocol::limits::SESSIONS_REMEMBERED {
             let last: BTreeMap<SessionId, MsgId> = self.sessions.drain(..).collect();
             self.sessions.extend(last);
         }
-        Client { address: Address::Session(session), ..client }
     }
 
     fn end(&mut self, task: TaskId, msg_id: &MsgId) -> Option<PastTask> {
@@ -213,6 +225,9 @@ impl Controller {
         let mut controller = Controller::new(now, settings);
         for (session, msg_id) in &past.sessions {
             controller.hub.sessions.recall(now, session, msg_id);
+        }
+        for (msg_id, (session, told)) in &past.missed {
+            controller.hub.sessions.recall_missed(now, session, msg_id, *told);
         }
         for (name, finished) in std::mem::take(&mut past.ends) {
             controller.balanced.recall_end(name, finished);
@@ -342,6 +357,12 @@ impl Controller {
     pub(crate) fn answer_lost(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for (session, msg_id) in self.hub.sessions.take_lost(now) {
             tracing::info!(%session, %msg_id, "a request was lost with the earlier controller");
+            let told = true;
+            effects.push(Effect::Remember(Change::Missed {
+                session: session.clone(),
+                msg_id: msg_id.clone(),
+                told,
+            }));
             let text = "the request was lost when the controller was restarted; submit it again";
             let error = ErrorContent::new(ename::ENGINE_ERROR, text);
             let Made { metadata, content, .. } = Made::error(None, &error);
@@ -373,6 +394,9 @@ impl Controller {
         }
         for (session, msg_id) in self.hub.sessions.last_messages() {
             changes.push(Change::Noted { session, msg_id });
+        }
+        for (session, msg_id, told) in self.hub.sessions.missed() {
+            changes.push(Change::Missed { session, msg_id, told });
         }
         for (name, Finished { ok, engine }) in self.balanced.ends() {
             changes.push(Change::Ended { name, ok, engine });
@@ -429,18 +453,26 @@ impl Controller {
         }
     }
 
-    /// Notes that a client's message came that begins no task, for what a later controller may miss.
+    /// Notes that a client's message came, for what a later controller may miss. One that begins a task is remembered
+    /// with that.
     pub(crate) fn note_message(
         &mut self,
         now: Instant,
         session: &SessionId,
         msg_id: &MsgId,
+        begins_task: bool,
         effects: &mut Vec<Effect>,
     ) {
-        if self.settings.restorable {
-            self.hub.sessions.hear_message(now, session, msg_id);
-            effects
-                .push(Effect::Remember(Change::Noted { session: session.clone(), msg_id: msg_id.clone() }));
+        if !self.settings.restorable {
+            return;
+        }
+        for msg_id in self.hub.sessions.hear_message(now, session, msg_id) {
+            let (session, told) = (session.clone(), false);
+            effects.push(Effect::Remember(Change::Missed { session, msg_id, told }));
+        }
+        if !begins_task {
+            let (session, msg_id) = (session.clone(), msg_id.clone());
+            effects.push(Effect::Remember(Change::Noted { session, msg_id }));
         }
     }
 

@@ -28,11 +28,8 @@ use crate::tasks::{Task, TaskId, Work};
 impl Controller {
     pub(crate) fn on_submitted(&mut self, now: Instant, request: Request, effects: &mut Vec<Effect>) {
         let Header { session, msg_id, .. } = &request.header;
-        match request.client.channel {
-            Channel::Control => self.note_message(now, session, msg_id, effects),
-            _ if self.settings.restorable => self.hub.sessions.hear_message(now, session, msg_id),
-            _ => {}
-        }
+        let begins_task = request.client.channel.is_queued();
+        self.note_message(now, session, msg_id, begins_task, effects);
         if self.hub.sessions.has_given_up(session, msg_id) {
             tracing::info!(%msg_id, "a request that was told lost has come; it is not run");
             return;

@@ -12,7 +12,7 @@ use protocol::id::{MsgId, SessionId};
 use protocol::limits::{MISSING_MESSAGES_MAX, SESSIONS_REMEMBERED};
 
 /// How long a message may be overtaken by others of its session: its connection may take that long to come back.
-const OVERTAKING_TIME: Duration = Duration::from_secs(3);
+const OVERTAKING_TIME: Duration = Duration::from_secs(2);
 
 /// Sessions by name.
 #[derive(Debug, Default)]
@@ -69,32 +69,34 @@ impl Sessions {
         }
     }
 
-    /// A session speaks, and numbers what it says.
-    pub(crate) fn hear_message(&mut self, now: Instant, session: &SessionId, msg_id: &MsgId) {
+    /// A session speaks, and numbers what it says. Returns the messages that this one has overtaken.
+    pub(crate) fn hear_message(&mut self, now: Instant, session: &SessionId, msg_id: &MsgId) -> Vec<MsgId> {
         self.hear(now, session);
-        let Some(numbered) = Numbered::of(session, msg_id) else { return };
+        let Some(numbered) = Numbered::of(session, msg_id) else { return vec![] };
         let known = self.known.get_mut(session).expect("just heard");
         let Some(last) = known.last.filter(|last| last.process == numbered.process) else {
             known.last = Some(numbered);
-            return;
+            return vec![];
         };
         if numbered.number <= last.number {
             if known.returns {
                 self.arrived(session, numbered);
             }
-            return;
+            return vec![];
         }
         known.last = Some(numbered);
         if !known.returns {
-            return;
+            return vec![];
         }
         let overtaken = (last.number + 1..numbered.number).take(MISSING_MESSAGES_MAX - self.missing_count);
-        let overtaken: Vec<_> =
-            overtaken.map(|number| (session.clone(), Numbered { number, ..numbered })).collect();
-        if !overtaken.is_empty() {
-            self.missing_count += overtaken.len();
-            self.missing.entry(now + OVERTAKING_TIME).or_default().extend(overtaken);
-        }
+        let overtaken: Vec<Numbered> = overtaken.map(|number| Numbered { number, ..numbered }).collect();
+        overtaken.iter().for_each(|numbered| self.miss(now, session, *numbered));
+        overtaken.iter().map(|numbered| numbered.name(session)).collect()
+    }
+
+    fn miss(&mut self, now: Instant, session: &SessionId, numbered: Numbered) {
+        self.missing.entry(now + OVERTAKING_TIME).or_default().push((session.clone(), numbered));
+        self.missing_count += 1;
     }
 
     fn arrived(&mut self, session: &SessionId, numbered: Numbered) {
@@ -118,6 +120,32 @@ impl Sessions {
         }
     }
 
+    /// A message that an earlier life of the controller missed.
+    pub(crate) fn recall_missed(&mut self, now: Instant, session: &SessionId, msg_id: &MsgId, told: bool) {
+        let Some(numbered) = Numbered::of(session, msg_id) else { return };
+        if told {
+            self.give_up(session, numbered);
+        } else if self.missing_count < MISSING_MESSAGES_MAX {
+            self.miss(now, session, numbered);
+        }
+    }
+
+    /// Messages that are missed, and whether their clients were told, for a later life of the controller.
+    pub(crate) fn missed(&self) -> impl Iterator<Item = (SessionId, MsgId, bool)> {
+        let entry = |told| {
+            move |(session, numbered): &(SessionId, Numbered)| (session.clone(), numbered.name(session), told)
+        };
+        let missing = self.missing.values().flatten().map(entry(false));
+        missing.chain(self.given_up.iter().map(entry(true)))
+    }
+
+    fn give_up(&mut self, session: &SessionId, numbered: Numbered) {
+        self.given_up.insert((session.clone(), numbered));
+        if self.given_up.len() > MISSING_MESSAGES_MAX {
+            self.given_up.pop_first();
+        }
+    }
+
     /// The last message of every session, for a later life of the controller.
     pub(crate) fn last_messages(&self) -> impl Iterator<Item = (SessionId, MsgId)> {
         self.known.iter().filter_map(|(session, known)| Some((session.clone(), known.last?.name(session))))
@@ -135,14 +163,11 @@ impl Sessions {
         {
             for (session, numbered) in first.remove() {
                 let name = numbered.name(&session);
-                self.given_up.insert((session.clone(), numbered));
+                self.give_up(&session, numbered);
                 lost.push((session, name));
             }
         }
         self.missing_count -= lost.len();
-        while self.given_up.len() > MISSING_MESSAGES_MAX {
-            self.given_up.pop_first();
-        }
         lost
     }
 
@@ -182,7 +207,8 @@ mod tests {
         let now = Instant::now();
         let mut sessions = Sessions::default();
         sessions.recall(now, &"s".into(), &id(10));
-        heard(&mut sessions, now, &[13, 12]);
+        assert_eq!(sessions.hear_message(now, &"s".into(), &id(13)), [id(11), id(12)]);
+        heard(&mut sessions, now, &[12]);
         assert_eq!(sessions.take_lost(now), []);
         assert_eq!(sessions.next_deadline(), Some(now + OVERTAKING_TIME));
         assert_eq!(sessions.take_lost(now + OVERTAKING_TIME), [("s".into(), id(11))]);
