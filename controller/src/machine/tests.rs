@@ -4,9 +4,12 @@ mod balanced;
 mod broadcast;
 mod dependency;
 mod direct;
+mod explain;
+mod fairness;
 mod liveness;
 mod queries;
 mod random;
+mod records;
 mod registration;
 mod restore;
 

@@ -42,8 +42,7 @@ impl Controller {
         let before = engine.outstanding.range(..id).count();
         let reason = match before {
             0 => format!("{} runs it", engine.in_words()),
-            1 => format!("{} has it, behind 1 other request", engine.in_words()),
-            before => format!("{} has it, behind {before} other requests", engine.in_words()),
+            before => format!("{} has it, behind {}", engine.in_words(), counted(before, "other request")),
         };
         TaskExplanation {
             engines: BTreeMap::from([(
@@ -62,14 +61,14 @@ impl Controller {
         let may_run = self.hub.engines().filter(|engine| work.permits(engine.id)).count();
         let reason = if !work.after.is_met() {
             format!(
-                "it runs after {} tasks, of which {} have not ended as it needs",
-                work.after.count(),
+                "it runs after {}, of which {} did not end as it needs so far",
+                counted(work.after.count(), "task"),
                 work.after.open_ids().count()
             )
         } else if !work.follow.is_met() {
             format!(
-                "it runs where {} other tasks ran, of which {} have not ended",
-                work.follow.count(),
+                "it runs where {} ran, of which {} did not end as it needs so far",
+                counted(work.follow.count(), "other task"),
                 work.follow.open_ids().count()
             )
         } else if engines.is_empty() {
@@ -77,7 +76,7 @@ impl Controller {
         } else if may_run == 0 {
             "no engine that is here may run it; it waits for others until its timeout".to_owned()
         } else {
-            format!("{may_run} engines may run it, and none of them has room")
+            format!("{} may run it, and none has room", counted(may_run, "engine"))
         };
         let timeout_seconds =
             self.balanced.timeout_of(id).map(|at| at.saturating_duration_since(now).as_secs_f64());
@@ -108,7 +107,7 @@ impl Controller {
         }
         match self.balanced.room(engine.id) {
             Some((load, window)) if load >= window => {
-                format!("it has {load} balanced tasks, as many as it may")
+                format!("it has {}, as many as it may", counted(load, "balanced task"))
             }
             _ => "it has room".to_owned(),
         }
@@ -146,4 +145,8 @@ fn last_failure(work: &BalancedWork) -> Option<String> {
             }
         }
     })
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
