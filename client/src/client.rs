@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use protocol::extension::{CLUSTER_STATUS_REQUEST, ClusterStatus, ENGINE_STATUS_REQUEST, EngineStatus};
-use protocol::id::{EngineId, SessionId};
+use protocol::extension::{
+    CLUSTER_STATUS_REQUEST, ClusterStatus, ENGINE_STATUS_REQUEST, EngineStatus, ExplainRequest,
+    TASK_EXPLAIN_REQUEST, TaskExplanation,
+};
+use protocol::id::{EngineId, MsgId, SessionId};
 use protocol::message::Empty;
 use protocol::message::control::{SHUTDOWN_REQUEST, Shutdown};
 use protocol::message::hub::{QUEUE_REQUEST, QueueLengths, QueueRequest, Target};
@@ -196,6 +199,23 @@ impl Client {
     /// Everything worth seeing of the controller and its engines. Stock controllers do not know this request.
     pub fn cluster_status(&self) -> Result<ClusterStatus, ClientError> {
         self.connection.query_now(CLUSTER_STATUS_REQUEST, &Empty {}, self.timeout)
+    }
+
+    /// Why a task has not ended. Stock controllers do not know this request; an unknown task is a `KeyError`.
+    pub fn explain(&self, task: &MsgId) -> Result<TaskExplanation, ClientError> {
+        let request = ExplainRequest { msg_id: task.clone() };
+        self.connection.query_now(TASK_EXPLAIN_REQUEST, &request, self.timeout)
+    }
+
+    /// The balanced tasks that wait in the controller, of all clients, in the order of their submission.
+    pub fn waiting_tasks(&self) -> Result<Vec<MsgId>, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Unassigned {
+            unassigned: Vec<MsgId>,
+        }
+        let request = QueueRequest { targets: None, verbose: true };
+        let queues: Unassigned = self.connection.query_now(QUEUE_REQUEST, &request, self.timeout)?;
+        Ok(queues.unassigned)
     }
 
     /// What each engine of ours does now, answered within `timeout` even while user code runs. Engines that did

@@ -6,6 +6,7 @@ use crate::cli::App;
 
 mod abort;
 mod apply;
+mod explain;
 mod gather;
 mod interrupt;
 pub(crate) mod pull;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Apply(apply::Args),
     /// Show the controller, the engines and what they do.
     Status(status::Args),
+    /// Say why tasks have not ended: what they wait for, what keeps them from each engine.
+    Explain(explain::Args),
     /// Interrupt what runs on the engines and on all ranks of their worlds.
     Interrupt(interrupt::Args),
     /// End everything that waits on the engines; what runs goes on.
@@ -59,6 +62,7 @@ impl Command {
             Command::Gather(args) => args.run(app),
             Command::Apply(args) => args.run(app),
             Command::Status(args) => args.run(app),
+            Command::Explain(args) => args.run(app),
             Command::Interrupt(args) => args.run(app),
             Command::Abort(args) => args.run(app),
             Command::Shutdown(args) => args.run(app),

@@ -53,6 +53,7 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
     let mut config = flags.resolve(|name| std::env::var_os(name), hostname())?;
     transport::connection_file::create_directories(&config.profile)?;
 
+    raise_open_files();
     let context = transport::Context::new(1)?;
     let log_file = log_to_file.then(|| {
         let name = format!("controller-{}-{}.log", config.profile.cluster_id(), std::process::id());
@@ -112,6 +113,15 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
     }
     tracing::info!("controller ended");
     ended.context("go on serving")
+}
+
+/// Every engine has seven connections: a thousand of them need more than the 1,024 open files that are usual. What
+/// the system allows at most is taken; a refusal is met when connections are.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 fn claim(config: &Config) -> Result<Claim, ClaimError> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use protocol::extension::RequestMetadata;
 use protocol::message::execute::{Dependency, TaskMetadata};
 use protocol::value::Value;
 use serde_json::Value as Json;
@@ -28,6 +29,8 @@ pub struct TaskOptions {
     pub follow: Dependency,
     /// Whatever you want to find it by.
     pub label: Json,
+    /// Tasks of a higher priority run before those of a lower one, whoever submitted them. Stock controllers ignore it.
+    pub priority: i32,
 }
 
 /// See [`crate::Client::balanced`]. Tasks run in any order, each on one engine; they must not call collectives.
@@ -81,6 +84,13 @@ impl BalancedView {
     #[must_use]
     pub fn follow(mut self, tasks: &(impl TaskIds + ?Sized)) -> BalancedView {
         self.options.follow.dependencies.extend(tasks.task_ids());
+        self
+    }
+
+    /// Runs tasks before those of lower priority, which is 0 if none is given.
+    #[must_use]
+    pub fn priority(mut self, priority: i32) -> BalancedView {
+        self.options.priority = priority;
         self
     }
 
@@ -148,7 +158,8 @@ impl BalancedView {
             retries: self.options.retries,
             timeout: self.options.timeout.map(|timeout| timeout.as_secs_f64()),
             label: self.options.label.clone(),
-            extension: None,
+            extension: (self.options.priority != 0)
+                .then(|| RequestMetadata { priority: self.options.priority, ..RequestMetadata::default() }),
         })
     }
 }
