@@ -48,6 +48,8 @@ enum Line {
     Returned { task: u64, engine: EngineId, retried: bool },
     Replied { task: u64, msg_id: MsgId, engine: EngineUuid, status: Status },
     Answered { task: u64, msg_id: MsgId },
+    Asked { task: u64, msg_id: MsgId, engine: EngineUuid },
+    Told { task: u64 },
     Noted { session: SessionId, msg_id: MsgId },
     Missed { session: SessionId, msg_id: MsgId, told: bool },
     Ended { name: u64, ok: bool, engine: Option<EngineId> },
@@ -96,7 +98,12 @@ pub(crate) fn encode(change: &Change, out: &mut Vec<u8>) {
             let (task, msg_id, engine, status) = (task.0, msg_id.clone(), engine.clone(), *status);
             (Line::Replied { task, msg_id, engine, status }, None)
         }
-        Change::Answered { task: TaskId::NONE, .. } => return,
+        Change::Asked { task, msg_id, engine, request, .. } => {
+            let line = Line::Asked { task: task.0, msg_id: msg_id.clone(), engine: engine.clone() };
+            (line, Some(head(request)))
+        }
+        Change::Told { task: TaskId::NONE } | Change::Answered { task: TaskId::NONE, .. } => return,
+        Change::Told { task } => (Line::Told { task: task.0 }, None),
         Change::Answered { task, msg_id, .. } => {
             (Line::Answered { task: task.0, msg_id: msg_id.clone() }, None)
         }
@@ -221,6 +228,11 @@ fn change(line: Line, message: Option<WireMessage>) -> Result<Change, EntryError
             content: Json::Null,
             buffers: vec![],
         },
+        Line::Asked { task, msg_id, engine } => {
+            let (client, request) = (client(Channel::Control, false), needed(message)?);
+            Change::Asked { task: TaskId(task), msg_id, client, engine, request }
+        }
+        Line::Told { task } => Change::Told { task: TaskId(task) },
         Line::Noted { session, msg_id } => Change::Noted { session, msg_id },
         Line::Missed { session, msg_id, told } => Change::Missed { session, msg_id, told },
         Line::Ended { name, ok, engine } => Change::Ended { name, ok, engine },
@@ -332,6 +344,14 @@ mod tests {
                 engine: Some(engine.clone()),
                 request: head(&message(&[])),
             },
+            Change::Asked {
+                task: TaskId(4),
+                msg_id: msg_id.clone(),
+                client: client(Channel::Control),
+                engine: engine.clone(),
+                request: head(&message(&[])),
+            },
+            Change::Told { task: TaskId(4) },
             Change::Gathering {
                 broadcast: TaskId(3),
                 msg_id: msg_id.clone(),

@@ -154,6 +154,24 @@ pub enum Change {
         /// The new one.
         anew: MsgId,
     },
+    /// A control request was given to its engine. It has no record.
+    Asked {
+        /// Which request.
+        task: TaskId,
+        /// Its name.
+        msg_id: MsgId,
+        /// Who asked.
+        client: Client,
+        /// Of whom.
+        engine: EngineUuid,
+        /// The request as it came.
+        request: WireMessage,
+    },
+    /// A control request was answered.
+    Told {
+        /// Which request.
+        task: TaskId,
+    },
     /// A message of a client came that begins no task. Told only where a journal is kept.
     Noted {
         /// Whose.

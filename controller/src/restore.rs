@@ -66,6 +66,7 @@ struct PastTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Direct,
+    Control,
     Balanced,
     Share { broadcast: TaskId, place: usize },
 }
@@ -97,6 +98,16 @@ impl Past {
                 };
                 let (avoided, retried) = (BTreeSet::new(), 0);
                 self.tasks.insert(task, PastTask { msg_id, client, kind, engine, request, avoided, retried });
+            }
+            Change::Asked { task, msg_id, client, engine, request } => {
+                let client = self.client_of(client, &request);
+                self.last_task = self.last_task.max(task);
+                let (kind, engine) = (Kind::Control, Some(engine));
+                let (avoided, retried) = (BTreeSet::new(), 0);
+                self.tasks.insert(task, PastTask { msg_id, client, kind, engine, request, avoided, retried });
+            }
+            Change::Told { task } => {
+                self.tasks.remove(&task);
             }
             Change::Gathering { broadcast, msg_id, client, request } => {
                 let client = self.client_of(client, &request);
@@ -290,6 +301,12 @@ impl Controller {
             }
             return;
         }
+        if past.kind == Kind::Control {
+            let uuid = past.engine.unwrap_or_else(|| EngineUuid::from(""));
+            let error = "the controller was restarted while the engine was asked; ask again";
+            self.fail_direct(id, task(Work::Direct { engine: EngineId(0) }), &uuid, error, effects);
+            return;
+        }
         let Some(engine) = engine else {
             let uuid = past.engine.unwrap_or_else(|| EngineUuid::from(""));
             let error = format!("Engine '{uuid}' was lost when the controller was restarted");
@@ -429,7 +446,15 @@ impl Controller {
         };
         match &task.work {
             Work::Probe { .. } => {}
-            Work::Direct { .. } if task.client.channel == Channel::Control => {}
+            Work::Direct { .. } if task.client.channel == Channel::Control => {
+                changes.extend(engine.map(|engine| Change::Asked {
+                    task: id,
+                    msg_id: task.msg_id.clone(),
+                    client: task.client.clone(),
+                    engine,
+                    request: bare(),
+                }));
+            }
             Work::Direct { .. } => changes.push(submitted(Queue::Mux, engine, bare())),
             Work::Share { broadcast, place, .. } => match engine {
                 Some(engine) if self.broadcasts.is_gathering(*broadcast) => {

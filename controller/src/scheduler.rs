@@ -201,15 +201,17 @@ pub(crate) fn relay(
     message: WireMessage,
     effects: &mut Vec<Effect>,
 ) {
-    if task.client.channel.is_queued() {
-        effects.push(Effect::Remember(Change::Replied {
+    effects.push(Effect::Remember(if task.client.channel.is_queued() {
+        Change::Replied {
             task: id,
             msg_id: task.msg_id.clone(),
             engine: engine.clone(),
             status,
             reply: message.clone(),
-        }));
-    }
+        }
+    } else {
+        Change::Told { task: id }
+    }));
     effects.push(Effect::Relay { client: task.client.clone(), engine, message });
 }
 
@@ -252,8 +254,8 @@ impl Made {
         effects: &mut Vec<Effect>,
     ) {
         let Made { engine, metadata, content, buffers } = self;
-        if client.channel.is_queued() {
-            effects.push(Effect::Remember(Change::Answered {
+        effects.push(Effect::Remember(if client.channel.is_queued() {
+            Change::Answered {
                 task: id,
                 msg_id: msg_id.clone(),
                 engine: engine.clone(),
@@ -261,8 +263,10 @@ impl Made {
                 metadata: metadata.clone(),
                 content: content.clone(),
                 buffers: buffers.clone(),
-            }));
-        }
+            }
+        } else {
+            Change::Told { task: id }
+        }));
         let client = client.clone();
         effects.push(Effect::Reply { client, engine, parent, msg_type, metadata, content, buffers });
     }

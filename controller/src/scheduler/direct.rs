@@ -35,16 +35,14 @@ impl Controller {
         let Request { client, header, message, .. } = request;
         // Widgets' messages (`comm_msg`) travel here as well; nobody answers them.
         let task = if reply_type(&header.msg_type).is_some() {
-            if channel == Channel::Mux {
-                effects.push(Effect::Remember(Change::Submitted {
-                    task: self.tasks.next_id(),
-                    msg_id: header.msg_id.clone(),
-                    client: client.clone(),
-                    queue: Queue::Mux,
-                    engine: Some(uuid.clone()),
-                    request: message.clone(),
-                }));
-            }
+            let (task, msg_id) = (self.tasks.next_id(), header.msg_id.clone());
+            let (asker, request) = (client.clone(), message.clone());
+            effects.push(Effect::Remember(if channel == Channel::Control {
+                Change::Asked { task, msg_id, client: asker, engine: uuid.clone(), request }
+            } else {
+                let (queue, engine) = (Queue::Mux, Some(uuid.clone()));
+                Change::Submitted { task, msg_id, client: asker, queue, engine, request }
+            }));
             let task = self.tasks.begin(Task {
                 msg_id: header.msg_id,
                 msg_type: header.msg_type,
@@ -61,7 +59,7 @@ impl Controller {
     }
 
     /// Answers a direct request in the engine's stead.
-    pub(super) fn fail_direct(
+    pub(crate) fn fail_direct(
         &mut self,
         id: TaskId,
         task: Task,

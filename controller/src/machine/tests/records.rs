@@ -86,7 +86,7 @@ fn control_requests_have_no_record() {
     let target = Target::Control { engine: identity(0), aborted: vec![] };
     sim.on(submitted(Channel::Control, "c", "clear_request", target));
     sim.on(replied(Channel::Control, 0, 1, None));
-    assert_eq!(sim.changes, []);
+    assert_eq!(story(&sim.changes), ["Asked", "Told"], "which stores do not keep");
 }
 
 #[test]

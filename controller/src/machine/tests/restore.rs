@@ -201,3 +201,18 @@ fn nothing_is_noted_of_messages_where_no_journal_is_kept() {
     sim.on(queries::asked(Query::Connection));
     assert_eq!(sim.changes, []);
 }
+
+#[test]
+fn a_control_request_that_was_under_way_is_answered() {
+    let mut sim = restorable(1);
+    for (id, msg_type) in
+        [("clear", "clear_request"), ("stop", "shutdown_request"), ("done", "abort_request")]
+    {
+        let target = Target::Control { engine: identity(0), aborted: vec![] };
+        sim.on(submitted(Channel::Control, id, msg_type, target));
+    }
+    sim.on(replied(Channel::Control, 0, 3, None));
+    assert_eq!(error_names(&sim.restart()), [pair("clear", "EngineError"), pair("stop", "ok")]);
+    assert_eq!(sim.on(replied(Channel::Control, 0, 1, None)), [], "its client has an answer");
+    assert_eq!(error_names(&sim.restart()), []);
+}
