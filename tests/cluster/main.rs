@@ -8,4 +8,5 @@ mod hostile;
 mod interrupt;
 mod loss;
 mod psum;
+mod restart;
 mod start;

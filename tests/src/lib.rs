@@ -29,6 +29,7 @@ pub enum Engines {
 pub struct TestCluster {
     profile: tempfile::TempDir,
     controller: Child,
+    controller_arguments: Vec<String>,
     launchers: Vec<Child>,
 }
 
@@ -92,10 +93,10 @@ impl TestCluster {
     #[track_caller]
     pub fn controller(arguments: &[&str]) -> TestCluster {
         let profile = tempfile::Builder::new().prefix("commworld").tempdir().expect("a temporary directory");
-        let mut command = Command::new(program("controller"));
-        command.arg("--profile-dir").arg(profile.path()).args(arguments);
-        let controller = start(&mut command, &profile.path().join("controller.log"));
-        let mut cluster = TestCluster { profile, controller, launchers: Vec::new() };
+        let controller_arguments: Vec<String> =
+            arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let controller = start_controller(profile.path(), &controller_arguments);
+        let mut cluster = TestCluster { profile, controller, controller_arguments, launchers: Vec::new() };
         let security = cluster.profile().join("security");
         wait_until("the controller wrote its connection files", || {
             if let Some(status) = cluster.controller.try_wait().expect("it is our child") {
@@ -105,6 +106,14 @@ impl TestCluster {
                 && security.join("ipcontroller-engine.json").is_file()
         });
         cluster
+    }
+
+    /// Kills the controller, so that it can do nothing about it, and starts another one in its place.
+    #[track_caller]
+    pub fn kill_and_restart_controller(&mut self) {
+        signal(self.controller_pid(), Signal::SIGKILL);
+        self.controller.wait().expect("it is our child");
+        self.controller = start_controller(self.profile.path(), &self.controller_arguments);
     }
 
     /// Starts a cluster of `n` engines and waits until all can be used.
@@ -217,10 +226,18 @@ impl Drop for TestCluster {
     }
 }
 
+#[track_caller]
+fn start_controller(profile: &Path, arguments: &[String]) -> Child {
+    let mut command = Command::new(program("controller"));
+    command.arg("--profile-dir").arg(profile).args(arguments);
+    start(&mut command, &profile.join("controller.log"))
+}
+
 /// Starts a program in a process group of its own, with its output in a file.
 #[track_caller]
 fn start(command: &mut Command, log: &Path) -> Child {
-    let log = std::fs::File::create(log).expect("the temporary directory is ours");
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let log = log.expect("the temporary directory is ours");
     let errors = log.try_clone().expect("a file can be shared");
     command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
     command.spawn().unwrap_or_else(|error| panic!("failed to start {command:?}: {error}"))
