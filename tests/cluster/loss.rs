@@ -90,3 +90,27 @@ fn no_rank_outlives_its_launcher() {
     signal(cluster.launcher_pid(0), Signal::SIGKILL);
     wait_until("all ranks have ended", || others().iter().all(|pid| *pid == cluster.launcher_pid(0)));
 }
+
+#[test]
+fn a_stopped_engine_is_lost_and_returns_with_its_id_and_its_names() {
+    let mut cluster = TestCluster::controller(&["--ping", "100", "--heartbeat-misses", "3"]);
+    cluster.add_engines(Engines::Local, 2);
+    cluster.client(&["wait", "-n", "2"]).ok();
+    let client = cluster.connect();
+    let [first, second] = client.ids()[..] else { panic!("two engines were started") };
+    client.all().execute("x = 7").expect("it can be sent").get().expect("it runs");
+    let pid = pid_of(&client, first);
+    signal(pid, Signal::SIGSTOP);
+    let pending = client.direct(first).execute("x").expect("it can be sent");
+    let outcomes = pending.join(Duration::from_secs(20)).expect("it ends");
+    assert!(
+        matches!(&outcomes[0].result, Err(Failure::Remote(error)) if error.ename == "EngineError"),
+        "{outcomes:?}"
+    );
+    wait_until("everybody knows that it is gone", || client.ids() == [second]);
+    signal(pid, Signal::SIGCONT);
+    wait_until("everybody knows that it is back", || client.ids() == [first, second]);
+    let again = client.direct(first).execute("x").expect("it can be sent");
+    let outcomes = again.join(Duration::from_secs(20)).expect("it ends");
+    assert_eq!(outcomes[0].displayed.as_deref(), Some("7"), "{outcomes:?}");
+}
