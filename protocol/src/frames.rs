@@ -11,6 +11,8 @@ use crate::limits::{
 /// Ends the routing frames.
 pub const DELIMITER: &[u8] = b"<IDS|MSG>";
 
+static DELIMITER_FRAME: Bytes = Bytes::from_static(DELIMITER);
+
 /// Frames between the delimiter and the buffers.
 const SIGNED_PARTS: usize = 5;
 
@@ -70,21 +72,17 @@ pub fn split(mut parts: Vec<Bytes>) -> Result<(Vec<Bytes>, WireMessage), FrameEr
         .take(ROUTING_FRAMES_MAX + 1)
         .position(|part| part.as_ref() == DELIMITER)
         .ok_or(FrameError::NoDelimiter)?;
-    let rest = parts.split_off(delimiter + 1);
+    let found = parts.len() - delimiter - 1;
+    if found < SIGNED_PARTS {
+        return Err(FrameError::TooFew { found });
+    }
+    // From the back, so that the routing frames stay where they are: two allocations fewer a message.
+    let buffers = parts.split_off(delimiter + 1 + SIGNED_PARTS);
+    let mut last = || parts.pop().expect("counted above");
+    let (content, metadata, parent_header, header, signature) = (last(), last(), last(), last(), last());
     parts.truncate(delimiter);
-    let routing = parts;
-
-    let found = rest.len();
-    let mut rest = rest.into_iter();
-    let mut next = || rest.next().ok_or(FrameError::TooFew { found });
-    let message = WireMessage {
-        signature: next()?,
-        header: next()?,
-        parent_header: next()?,
-        metadata: next()?,
-        content: next()?,
-        buffers: rest.collect(),
-    };
+    let (routing, message) =
+        (parts, WireMessage { signature, header, parent_header, metadata, content, buffers });
     for (frame, bytes, limit) in [
         ("header", &message.header, HEADER_BYTES_MAX),
         ("parent header", &message.parent_header, HEADER_BYTES_MAX),
@@ -104,16 +102,23 @@ impl WireMessage {
         [&self.header, &self.parent_header, &self.metadata, &self.content]
     }
 
+    /// All frames in order of sending, from the delimiter on.
+    pub fn frames(&self) -> impl Iterator<Item = &Bytes> {
+        let signed = [
+            &DELIMITER_FRAME,
+            &self.signature,
+            &self.header,
+            &self.parent_header,
+            &self.metadata,
+            &self.content,
+        ];
+        signed.into_iter().chain(&self.buffers)
+    }
+
     /// All frames in order of sending, behind the given routing frames.
     pub fn to_parts(&self, routing: &[Bytes]) -> Vec<Bytes> {
         let mut parts = Vec::with_capacity(routing.len() + 1 + SIGNED_PARTS + self.buffers.len());
-        parts.extend_from_slice(routing);
-        parts.push(Bytes::from_static(DELIMITER));
-        parts.extend(
-            [&self.signature, &self.header, &self.parent_header, &self.metadata, &self.content]
-                .map(Bytes::clone),
-        );
-        parts.extend_from_slice(&self.buffers);
+        parts.extend(routing.iter().chain(self.frames()).cloned());
         parts
     }
 

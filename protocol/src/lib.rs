@@ -20,6 +20,7 @@ pub mod extension;
 pub mod frames;
 pub mod header;
 pub mod id;
+mod json;
 pub mod limits;
 pub mod message;
 pub mod receive;

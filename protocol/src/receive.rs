@@ -4,11 +4,10 @@
 //! refused is counted by reason; the caller logs it with its sender and drops it.
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
 
 use crate::frames::{self, FrameError, WireMessage};
-use crate::header::Header;
-use crate::limits::JSON_DEPTH_MAX;
+use crate::header::{BorrowedHeader, Header};
+use crate::json::is_one_object;
 use crate::message::Message;
 use crate::signature::{SeenSignatures, SignatureError, Signer};
 
@@ -71,13 +70,13 @@ impl Receiver {
 
     /// Verifies one multipart message; returns its routing frames and what it says.
     pub fn open(&mut self, parts: Vec<Bytes>) -> Result<(Vec<Bytes>, Message), Refusal> {
-        let opened = frames::split(parts)
-            .map_err(Refusal::from)
-            .and_then(|(routing, wire)| Ok((routing, self.verify(wire)?)));
-        if let Err(refusal) = &opened {
-            self.refused[refusal.index()] += 1;
-        }
-        opened
+        self.admit(parts, |header| Header::from(header))
+            .map(|(routing, header, wire)| (routing, Message { header, wire }))
+    }
+
+    /// As [`Receiver::open`], for those who hand a message on and need not know its header: the gate is the same.
+    pub fn pass(&mut self, parts: Vec<Bytes>) -> Result<(Vec<Bytes>, WireMessage), Refusal> {
+        self.admit(parts, |_| ()).map(|(routing, (), wire)| (routing, wire))
     }
 
     /// How many messages were refused, by reason.
@@ -85,77 +84,47 @@ impl Receiver {
         Refusal::REASONS.into_iter().zip(self.refused)
     }
 
-    fn verify(&mut self, wire: WireMessage) -> Result<Message, Refusal> {
+    fn admit<T>(
+        &mut self,
+        parts: Vec<Bytes>,
+        read: impl FnOnce(BorrowedHeader<'_>) -> T,
+    ) -> Result<(Vec<Bytes>, T, WireMessage), Refusal> {
+        let admitted = frames::split(parts).map_err(Refusal::from).and_then(|(routing, wire)| {
+            let header = read(self.verify(&wire)?);
+            Ok((routing, header, wire))
+        });
+        if let Err(refusal) = &admitted {
+            self.refused[refusal.index()] += 1;
+        }
+        admitted
+    }
+
+    fn verify<'a>(&mut self, wire: &'a WireMessage) -> Result<BorrowedHeader<'a>, Refusal> {
         let digest = self.signer.verify(wire.signed_frames(), &wire.signature)?;
-        let header = check_objects(&wire)?;
+        let header = check_objects(wire)?;
         if let Some(digest) = digest
             && !self.seen.insert(digest)
         {
             return Err(Refusal::Repeated);
         }
-        Ok(Message { header, wire })
+        Ok(header)
     }
 }
 
 /// Demands one JSON object per frame: objects delimit themselves, so that frames cannot be cut differently
 /// under the same signature.
-fn check_objects(wire: &WireMessage) -> Result<Header, Refusal> {
-    for (name, frame) in
-        [("parent header", &wire.parent_header), ("metadata", &wire.metadata), ("content", &wire.content)]
-    {
-        if !is_object(frame) {
+fn check_objects(wire: &WireMessage) -> Result<BorrowedHeader<'_>, Refusal> {
+    for (name, frame) in [
+        ("parent header", &wire.parent_header),
+        ("metadata", &wire.metadata),
+        ("content", &wire.content),
+        ("header", &wire.header),
+    ] {
+        if !is_one_object(frame) {
             return Err(Refusal::NotAnObject(name));
         }
     }
-    if !is_object(&wire.header) {
-        return Err(Refusal::NotAnObject("header"));
-    }
     serde_json::from_slice(&wire.header).map_err(|error| Refusal::Header(error.to_string()))
-}
-
-fn is_object(frame: &[u8]) -> bool {
-    if frame == b"{}" {
-        return true;
-    }
-    // Strings are checked too: `IgnoredAny` alone would let invalid UTF-8 pass.
-    let Ok(text) = std::str::from_utf8(frame) else {
-        return false;
-    };
-    text.trim_ascii_start().starts_with('{')
-        && depth_is_bounded(frame)
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-/// Whether brackets nest at most [`JSON_DEPTH_MAX`] deep; brackets inside strings do not count.
-fn depth_is_bounded(json: &[u8]) -> bool {
-    // Nearly every message has fewer brackets than the limit anyway: counting them is quicker than following them.
-    let openings = json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
-    openings <= JSON_DEPTH_MAX || follow_depth(json)
-}
-
-fn follow_depth(json: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for &byte in json {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > JSON_DEPTH_MAX {
-            return false;
-        }
-    }
-    true
 }
 
 #[cfg(test)]
@@ -212,16 +181,35 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_and_invalid_utf8_are_refused() {
-        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(!is_object(deep.as_bytes()));
-        assert!(!is_object(b"{\"a\":\"\xff\"}"));
-        assert!(!is_object(b"{} {}"));
-        assert!(!is_object(b"[]"));
-        assert!(!is_object(b""));
-        let many = format!("{{\"a\":[{}0]}}", "[],".repeat(1000));
-        assert!(is_object(many.as_bytes()), "many brackets are not deep ones");
-        assert!(is_object(br#" {"a": "[[[[\"{{{"} "#));
+    fn passing_a_message_on_asks_as_much_as_opening_it() {
+        let session = session("k");
+        let signer = session.signer();
+        let sealed = |header: &'static [u8], metadata: &'static [u8]| {
+            let signature = signer.sign([header, b"{}", metadata, b"{}"]);
+            let rest = [header, b"{}", metadata, b"{}"].map(Bytes::from_static);
+            [vec![Bytes::from_static(b"<IDS|MSG>"), signature], rest.to_vec()].concat()
+        };
+        let good: &[u8] = br#"{"msg_id":"a","msg_type":"t","session":"s"}"#;
+        for (header, metadata) in [
+            (good, &b"{}"[..]),
+            (good, b"[]"),
+            (good, b"{} {}"),
+            (b"[\"a\",\"t\",\"u\",\"s\",null,\"5\"]", b"{}"),
+            (b"{\"msg_id\":\"a\",\"msg_type\":\"t\"}", b"{}"),
+            (b"{\"msg_id\":\"a\",\"msg_type\":\"t\",\"session\":7}", b"{}"),
+            (b"{\"msg_id\":\"a\",\"msg_type\":\"t\",\"session\":\"s\",\"date\":7}", b"{}"),
+            (b"{\"msg_id\":\"a\",\"msg_type\":\"t\",\"session\":\"s\",\"session\":\"s\"}", b"{}"),
+            (b"{\"msg_id\":\"a\",\"msg_type\":\"\\ud800\",\"session\":\"s\"}", b"{}"),
+        ] {
+            let parts = sealed(header, metadata);
+            let opened = Receiver::new(signer.clone()).open(parts.clone());
+            let passed = Receiver::new(signer.clone()).pass(parts);
+            assert_eq!(passed, opened.map(|(routing, message)| (routing, message.wire)));
+            assert_eq!(passed.is_ok(), header == good && metadata == b"{}", "{}", header.escape_ascii());
+        }
+        let mut receiver = Receiver::new(signer.clone());
+        assert!(receiver.pass(sealed(good, b"{}")).is_ok());
+        assert_eq!(receiver.pass(sealed(good, b"{}")), Err(Refusal::Repeated));
     }
 
     proptest! {

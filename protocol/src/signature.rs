@@ -18,7 +18,6 @@ use crate::limits::SIGNATURES_REMEMBERED;
 pub const SIGNATURE_SCHEME: &str = "hmac-sha256";
 
 const DIGEST_BYTES: usize = 32;
-const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// The secret of a cluster: the bytes of the connection file's `key`, as written. Empty: no signing.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,17 +81,7 @@ impl Signer {
 
     /// The signature of four JSON frames: 64 lower-case hex digits, or nothing without a key.
     pub fn sign(&self, frames: [&[u8]; 4]) -> Bytes {
-        match self.digest(frames) {
-            None => Bytes::new(),
-            Some(digest) => {
-                let mut hex = Vec::with_capacity(2 * DIGEST_BYTES);
-                for byte in digest {
-                    hex.push(HEX_DIGITS[usize::from(byte >> 4)]);
-                    hex.push(HEX_DIGITS[usize::from(byte & 15)]);
-                }
-                Bytes::from(hex)
-            }
-        }
+        self.digest(frames).map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&to_hex(&digest)))
     }
 
     /// Checks a signature, in time that does not depend on where it differs. Returns the digest, by which a
@@ -108,8 +97,9 @@ impl Signer {
         if signature.is_empty() {
             return Err(SignatureError::Missing);
         }
-        let claimed = decode_hex(signature).ok_or(SignatureError::Wrong)?;
-        if bool::from(claimed.ct_eq(&expected)) { Ok(Some(expected)) } else { Err(SignatureError::Wrong) }
+        // Text against text: to read the claimed digits would take a branch for each of them.
+        let claimed: &[u8; 2 * DIGEST_BYTES] = signature.try_into().map_err(|_| SignatureError::Wrong)?;
+        if is_same(claimed, &to_hex(&expected)) { Ok(Some(expected)) } else { Err(SignatureError::Wrong) }
     }
 
     fn digest(&self, frames: [&[u8]; 4]) -> Option<[u8; DIGEST_BYTES]> {
@@ -121,49 +111,59 @@ impl Signer {
     }
 }
 
-fn decode_hex(hex: &[u8]) -> Option<[u8; DIGEST_BYTES]> {
-    let mut digest = [0; DIGEST_BYTES];
-    if hex.len() != 2 * DIGEST_BYTES {
-        return None;
+fn to_hex(digest: &[u8; DIGEST_BYTES]) -> [u8; 2 * DIGEST_BYTES] {
+    let mut hex = [0; 2 * DIGEST_BYTES];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(digest) {
+        pair[0] = hex_digit(byte >> 4);
+        pair[1] = hex_digit(byte & 15);
     }
-    for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Some(digest)
+    hex
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
+/// Without a branch or a table, so that it takes the same time for every digest.
+fn hex_digit(nibble: u8) -> u8 {
+    const GAP: u8 = b'a' - b'9' - 1;
+    let is_letter = (9_u8.wrapping_sub(nibble)) >> 7;
+    b'0' + nibble + is_letter * GAP
 }
 
-/// Hashes a digest to its first eight bytes: it is as good as random, and only the holder of the key can choose it.
+/// Compares in constant time, eight bytes at once: byte by byte it took longer than the digest's last block.
+fn is_same(left: &[u8; 2 * DIGEST_BYTES], right: &[u8; 2 * DIGEST_BYTES]) -> bool {
+    let words = |hex: &[u8; 2 * DIGEST_BYTES]| -> [u64; DIGEST_BYTES / 4] {
+        std::array::from_fn(|index| {
+            let bytes = hex[8 * index..].first_chunk().expect("a digest has a whole number of words");
+            u64::from_ne_bytes(*bytes)
+        })
+    };
+    words(left).ct_eq(&words(right)).into()
+}
+
+/// What is kept of a digest: enough that two are never alike by chance, and half the memory to walk through.
+type Trace = u128;
+
+/// Hashes a trace to half of its bits: they are as good as random, and only the holder of the key can choose them.
 #[derive(Clone, Copy, Debug, Default)]
-struct DigestHasher(u64);
+struct TraceHasher(u64);
 
-impl Hasher for DigestHasher {
+impl Hasher for TraceHasher {
     fn finish(&self) -> u64 {
         self.0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
+    fn write_u128(&mut self, trace: Trace) {
+        self.0 = trace as u64;
     }
 
-    /// The length of an array, which is always the same.
-    fn write_usize(&mut self, _length: usize) {}
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("traces are hashed as numbers");
+    }
 }
 
 /// The digests seen lately. Bounded: the oldest is forgotten when the newest comes.
 #[derive(Debug, Default)]
 pub struct SeenSignatures {
-    seen: HashSet<[u8; DIGEST_BYTES], BuildHasherDefault<DigestHasher>>,
-    order: VecDeque<[u8; DIGEST_BYTES]>,
+    seen: HashSet<Trace, BuildHasherDefault<TraceHasher>>,
+    order: VecDeque<Trace>,
 }
 
 impl SeenSignatures {
@@ -174,15 +174,16 @@ impl SeenSignatures {
 
     /// Remembers a digest; false if it was there already.
     pub fn insert(&mut self, digest: [u8; DIGEST_BYTES]) -> bool {
-        if !self.seen.insert(digest) {
+        let trace = Trace::from_ne_bytes(*digest.first_chunk().expect("a digest is longer than its trace"));
+        if !self.seen.insert(trace) {
             return false;
         }
-        self.order.push_back(digest);
-        if self.order.len() > SIGNATURES_REMEMBERED
+        if self.order.len() == SIGNATURES_REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.seen.remove(&oldest);
         }
+        self.order.push_back(trace);
         true
     }
 
