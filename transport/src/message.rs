@@ -41,7 +41,7 @@ impl Message {
         if bytes.len() < COPY_BELOW { Message::copy(bytes) } else { Message::lend(bytes.clone()) }
     }
 
-    fn copy(bytes: &[u8]) -> Result<Message, TransportError> {
+    pub(crate) fn copy(bytes: &[u8]) -> Result<Message, TransportError> {
         let mut message = zmq_msg_t::default();
         // SAFETY: the place is valid; on success it is initialised with room for the bytes.
         check(unsafe { zmq_sys::zmq_msg_init_size(&mut message, bytes.len()) })

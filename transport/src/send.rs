@@ -27,9 +27,21 @@ impl Socket {
     ///
     /// A ROUTER takes the first frame as the receiver's identity.
     pub fn send<'a>(&self, parts: impl IntoIterator<Item = &'a Bytes>) -> Result<Sent, TransportError> {
+        self.send_routed(&[], parts)
+    }
+
+    /// As [`Socket::send`], behind short frames that are copied: routes need no memory of their own.
+    pub fn send_routed<'a>(
+        &self,
+        routing: &[&[u8]],
+        parts: impl IntoIterator<Item = &'a Bytes>,
+    ) -> Result<Sent, TransportError> {
         // All memory is found before the first frame goes: what follows cannot stop half way for want of it.
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.clear();
+        for route in routing {
+            outgoing.push(Message::copy(route)?);
+        }
         for part in parts {
             outgoing.push(Message::from_bytes(part)?);
         }

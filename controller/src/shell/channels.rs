@@ -24,7 +24,7 @@ use protocol::limits::OUTPUT_MESSAGES_PER_CLIENT_MAX;
 use protocol::message::control::{SHUTDOWN_REPLY, SHUTDOWN_REQUEST, Shutdown};
 use protocol::message::execute::{EXECUTE_REQUEST, ExecuteRequest};
 use protocol::message::{Empty, Failure};
-use protocol::{Date, Key, Message, Receiver, Session};
+use protocol::{Date, Key, Message, Receiver, Refusal, Session};
 use serde_json::Value as Json;
 use transport::monitor::Monitor;
 use transport::poll::{PollItem, poll};
@@ -123,6 +123,7 @@ pub struct Channels {
     outbox: Outbox,
     session: Session,
     receiver: Receiver,
+    clients: decode::Clients,
     oversized: u64,
     misrouted: u64,
     warned: Option<Instant>,
@@ -239,6 +240,7 @@ impl Channels {
             hearts: Hearts::new(ping, pong, monitor),
             outbox: Outbox::default(),
             receiver: Receiver::new(session.signer().clone()),
+            clients: decode::Clients::default(),
             session,
             oversized: 0,
             misrouted: 0,
@@ -349,7 +351,9 @@ impl Channels {
     fn receive_replies(&mut self, channel: Channel, events: &mut Vec<Event>) -> Result<(), TransportError> {
         for _ in 0..RECEIVED_PER_ROUND_MAX {
             let Some(received) = self.relays[place(channel)].engines.receive()? else { return Ok(()) };
-            let Some((routing, message)) = self.open(channel.name(), received) else { continue };
+            let Some((routing, message)) = self.admit(channel.name(), received, Receiver::pass) else {
+                continue;
+            };
             match decode::reply(channel, &self.epoch, routing, message) {
                 Ok(event) => events.push(event),
                 Err(decode::BadRoute) => self.misrouted += 1,
@@ -365,9 +369,9 @@ impl Channels {
             if let Some(returning) = &mut self.relays[place(channel)].returning
                 && let Some(identity) = routing.first()
             {
-                returning.hear(&message.header.session, &Bytes::copy_from_slice(identity));
+                returning.hear(&message.header.session, identity);
             }
-            match decode::request(channel, routing, message) {
+            match decode::request(&mut self.clients, channel, routing, message) {
                 Ok(Ok(event)) => events.push(event),
                 Ok(Err((client, message, error))) => {
                     tracing::debug!(channel = channel.name(), %error, "request cannot be read");
@@ -396,6 +400,15 @@ impl Channels {
 
     /// What passes signature and form; the rest is counted, told and dropped.
     fn open(&mut self, channel: &'static str, received: Received) -> Option<(Vec<Bytes>, Message)> {
+        self.admit(channel, received, Receiver::open)
+    }
+
+    fn admit<T>(
+        &mut self,
+        channel: &'static str,
+        received: Received,
+        gate: impl FnOnce(&mut Receiver, Vec<Bytes>) -> Result<T, Refusal>,
+    ) -> Option<T> {
         let parts = match received {
             Received::Message(message) => message.parts,
             Received::Oversized(oversized) => {
@@ -406,7 +419,7 @@ impl Channels {
             }
         };
         let sender = parts.first().cloned();
-        match self.receiver.open(parts) {
+        match gate(&mut self.receiver, parts) {
             Ok(opened) => Some(opened),
             Err(refusal) => {
                 tracing::debug!(channel, ?sender, %refusal, "message refused");
@@ -514,9 +527,8 @@ impl Channels {
     ) -> Result<(), TransportError> {
         let relay = &mut self.relays[place(channel)];
         relay.relayed += 1;
-        let identity = Bytes::copy_from_slice(engine.as_str().as_bytes());
-        let parts = message.to_parts(&[identity, decode::route(&self.epoch, task)]);
-        self.outbox.send(&relay.engines, channel, engine, task, parts)
+        let route = decode::route(&self.epoch, task);
+        self.outbox.send(&relay.engines, channel, engine, task, &route, message)
     }
 
     /// Replies carry the engine's name before the delimiter, as stock ones do. A client that is gone gets nothing.
@@ -528,17 +540,20 @@ impl Channels {
     ) -> Result<(), TransportError> {
         let relay = &mut self.relays[place(client.channel)];
         relay.relayed += 1;
-        let engine = engine.map(Bytes::copy_from_slice);
         let identity = match &client.address {
-            Address::Connection(identity) => identity.clone(),
+            Address::Connection(identity) => identity,
             Address::Session(session) => {
                 let Some(returning) = &mut relay.returning else { return Ok(()) };
+                let engine = engine.map(Bytes::copy_from_slice);
                 return returning.send(&relay.clients, session, message.to_parts(engine.as_slice()));
             }
             Address::Nobody => return Ok(()),
         };
-        let routing: Vec<Bytes> = std::iter::once(identity).chain(engine).collect();
-        if relay.clients.send(&message.to_parts(&routing))? != Sent::Done {
+        let routing: &[&[u8]] = match engine {
+            Some(engine) => &[identity, engine],
+            None => &[identity],
+        };
+        if relay.clients.send_routed(routing, message.frames())? != Sent::Done {
             tracing::debug!(channel = client.channel.name(), "reply to a client that is gone");
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! From verified messages to events: what each channel's messages mean.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use protocol::Message;
 use protocol::extension::{CLUSTER_STATUS_REQUEST, TASK_EXPLAIN_REQUEST};
 use protocol::header::Header;
 use protocol::id::EngineId;
@@ -13,6 +14,7 @@ use protocol::message::hub::{
     UnregistrationRequest,
 };
 use protocol::message::{MalformedContent, Status};
+use protocol::{Message, WireMessage};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -27,16 +29,31 @@ const NO_DASK: &str = "this controller is no Python process and runs no dask sch
 #[derive(Debug)]
 pub(super) struct BadRoute;
 
+/// Whose connection was heard last on each channel. A client is kept for as long as it has requests: its name is a
+/// copy, not a part of its first message, and a client that sends many requests in a row has one copy.
+#[derive(Default)]
+pub(super) struct Clients(BTreeMap<Channel, Bytes>);
+
+impl Clients {
+    fn of(&mut self, channel: Channel, identity: &[u8]) -> Client {
+        let last = self.0.entry(channel).or_default();
+        if last.as_ref() != identity {
+            *last = Bytes::copy_from_slice(identity);
+        }
+        Client { channel, address: Address::Connection(last.clone()) }
+    }
+}
+
 /// A message on a client-side socket. An error is one to answer: the request's metadata cannot be read.
 pub(super) fn request(
+    clients: &mut Clients,
     channel: Channel,
     routing: Vec<Bytes>,
     message: Message,
 ) -> Result<Result<Event, (Client, Message, MalformedContent)>, BadRoute> {
     let mut routing = routing.into_iter();
     let identity = routing.next().ok_or(BadRoute)?;
-    // Kept for as long as the client has requests: a copy, not a part of its first message.
-    let client = Client { channel, address: Address::Connection(Bytes::copy_from_slice(&identity)) };
+    let client = clients.of(channel, &identity);
     let target = match channel {
         Channel::Mux => Ok(Target::Engine(routing.next().ok_or(BadRoute)?)),
         Channel::Control => {
@@ -66,7 +83,7 @@ pub(super) fn reply(
     channel: Channel,
     epoch: &[u8; 8],
     routing: Vec<Bytes>,
-    message: Message,
+    message: WireMessage,
 ) -> Result<Event, BadRoute> {
     let mut routing = routing.into_iter();
     let identity = routing.next().ok_or(BadRoute)?;
@@ -75,18 +92,18 @@ pub(super) fn reply(
     };
     let outcome = match channel {
         Channel::Mux | Channel::Control => None,
-        Channel::Task | Channel::Broadcast => Some(outcome(&message)),
+        Channel::Task | Channel::Broadcast => Some(outcome(&message.metadata)),
     };
-    Ok(Event::Replied { channel, identity, task, outcome, message: message.wire })
+    Ok(Event::Replied { channel, identity, task, outcome, message })
 }
 
 /// What routes a request's reply back: the controller's life and the task, so that an engine that outlives its
 /// controller cannot answer a later one's task.
-pub(super) fn route(epoch: &[u8; 8], task: TaskId) -> Bytes {
+pub(super) fn route(epoch: &[u8; 8], task: TaskId) -> [u8; 16] {
     let mut route = [0; 16];
     route[..8].copy_from_slice(epoch);
     route[8..].copy_from_slice(&task.0.to_be_bytes());
-    Bytes::copy_from_slice(&route)
+    route
 }
 
 fn task_of(epoch: &[u8; 8], route: &[u8]) -> Option<TaskId> {
@@ -95,7 +112,7 @@ fn task_of(epoch: &[u8; 8], route: &[u8]) -> Option<TaskId> {
 }
 
 /// Stock engines always say how it ended; what does not say is taken as it is.
-fn outcome(message: &Message) -> Outcome {
+fn outcome(metadata: &[u8]) -> Outcome {
     #[derive(Deserialize)]
     struct Said {
         #[serde(default)]
@@ -103,7 +120,7 @@ fn outcome(message: &Message) -> Outcome {
         #[serde(default)]
         dependencies_met: Option<bool>,
     }
-    let said = message.metadata().unwrap_or(Said { status: None, dependencies_met: None });
+    let said = serde_json::from_slice(metadata).unwrap_or(Said { status: None, dependencies_met: None });
     Outcome {
         status: said.status.unwrap_or(Status::Ok),
         dependencies_met: said.dependencies_met.unwrap_or(true),

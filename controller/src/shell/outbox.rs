@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use protocol::frames::WireMessage;
 use protocol::id::EngineUuid;
 use transport::{Sent, Socket, TransportError};
 
@@ -44,12 +45,15 @@ impl Outbox {
         channel: Channel,
         engine: EngineUuid,
         task: TaskId,
-        parts: Vec<Bytes>,
+        route: &[u8],
+        message: &WireMessage,
     ) -> Result<(), TransportError> {
+        let identity = engine.as_str().as_bytes();
         let waits = !self.queues.is_empty() && self.queues.contains_key(&(channel, engine.clone()));
-        if !waits && socket.send(&parts)? == Sent::Done {
+        if !waits && socket.send_routed(&[identity, route], message.frames())? == Sent::Done {
             return Ok(());
         }
+        let parts = message.to_parts(&[identity, route].map(Bytes::copy_from_slice));
         let waiting = Waiting { until: Instant::now() + TRY_TIME, task, parts };
         self.queues.entry((channel, engine)).or_default().push_back(waiting);
         Ok(())

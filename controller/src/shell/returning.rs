@@ -77,15 +77,15 @@ impl Returning {
     }
 
     /// A session has spoken over a connection.
-    pub(super) fn hear(&mut self, session: &SessionId, identity: &Bytes) {
-        if self.sessions.get(session) == Some(identity) {
+    pub(super) fn hear(&mut self, session: &SessionId, identity: &[u8]) {
+        if self.sessions.get(session).is_some_and(|known| known == identity) {
             return;
         }
         if self.sessions.len() >= protocol::limits::SESSIONS_REMEMBERED {
             self.sessions.clear();
             self.owners.clear();
         }
-        self.sessions.insert(session.clone(), identity.clone());
+        self.sessions.insert(session.clone(), Bytes::copy_from_slice(identity));
         if let Some(place) = self.place_of(identity) {
             self.last = self.last.max(place);
             self.owners.insert(place, session.clone());
