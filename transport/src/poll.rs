@@ -111,6 +111,19 @@ impl<'a> From<&'a WakeReceiver> for PollItem<'a> {
 ///
 /// Returns 0 also when a signal arrived, so that its flag can be looked at: on 0, look at the clock.
 pub fn poll(items: &mut [PollItem<'_>], timeout: Option<Duration>) -> Result<usize, TransportError> {
+    poll_awake(items, timeout, Duration::ZERO)
+}
+
+/// As [`poll`], but goes on looking for the time `awake` before it sleeps, and yields to whoever wants the core.
+///
+/// For a relay whose next message comes shortly after the last: a core that has gone idle takes longer to wake than
+/// the message takes to pass.
+pub fn poll_awake(
+    items: &mut [PollItem<'_>],
+    timeout: Option<Duration>,
+    awake: Duration,
+) -> Result<usize, TransportError> {
+    let awake_until = (!awake.is_zero()).then(|| Instant::now() + awake);
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     for item in items.iter_mut() {
         (item.readable, item.writable) = (false, false);
@@ -127,7 +140,11 @@ pub fn poll(items: &mut [PollItem<'_>], timeout: Option<Duration>) -> Result<usi
         } else {
             deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
         };
-        if !wait(&mut descriptors, left)? {
+        let sleeps = found || awake_until.is_none_or(|until| Instant::now() >= until);
+        if !sleeps {
+            std::thread::yield_now();
+        }
+        if !wait(&mut descriptors, if sleeps { left } else { Some(Duration::ZERO) })? {
             return Ok(0);
         }
         for (item, descriptor) in items.iter_mut().zip(&descriptors) {

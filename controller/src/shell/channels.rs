@@ -27,7 +27,7 @@ use protocol::message::{Empty, Failure};
 use protocol::{Date, Key, Message, Receiver, Refusal, Session};
 use serde_json::Value as Json;
 use transport::monitor::Monitor;
-use transport::poll::{PollItem, poll};
+use transport::poll::{PollItem, poll_awake};
 use transport::wake::WakeReceiver;
 use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
 
@@ -40,6 +40,10 @@ use crate::tasks::TaskId;
 
 /// Messages taken from one socket before the next one has its turn.
 pub(super) const RECEIVED_PER_ROUND_MAX: usize = 256;
+
+/// How long the controller looks for the next message before it sleeps. One request at a time, with nothing else on the
+/// machine: 195 µs from client to engine and back, in place of 360; beyond this time nothing more is gained.
+const AWAKE_TIME: Duration = Duration::from_micros(100);
 
 /// How long last messages (the answer to a shutdown) may take to leave when the controller ends.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
@@ -294,7 +298,7 @@ impl Channels {
             PollItem::from(&self.hearts.monitor),
             PollItem::from(wake),
         ];
-        poll(&mut items, time)?;
+        poll_awake(&mut items, time, AWAKE_TIME)?;
         let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken] =
             items.map(|item| item.is_readable());
         Ok(Ready { engines, clients: [c0, c1, c2, c3], registration, output, hearts: pong || monitor, woken })
