@@ -7,6 +7,7 @@ mod examples;
 mod hostile;
 mod interrupt;
 mod loss;
+mod many;
 mod psum;
 mod restart;
 mod start;

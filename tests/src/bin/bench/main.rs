@@ -1,10 +1,10 @@
 //! The benchmark: `cargo xtask bench`. Every figure stands beside a rival's from the same run, because absolute
 //! times say more about the machine's mood than about the program.
 
+mod controllers;
 mod figures;
 mod relay;
 mod rival;
-mod stub;
 mod world;
 
 use std::process::ExitCode;
@@ -18,8 +18,11 @@ struct Arguments {
     /// Rounds; ours and the rival take turns within each, medians are shown.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only these parts: relay, world.
+    /// Only these parts: relay, world, controllers.
     parts: Vec<String>,
+    /// Another controller of the same wire, for the part `controllers`, such as "python -m ipyparallel.controller".
+    #[arg(long, value_name = "COMMAND")]
+    against: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -31,6 +34,16 @@ fn main() -> ExitCode {
     }
     if wanted("world") {
         outcome = outcome.and_then(|()| world::run(arguments.rounds));
+    }
+    match &arguments.against {
+        Some(against) if wanted("controllers") => {
+            outcome = outcome.and_then(|()| controllers::run(arguments.rounds, against));
+        }
+        None if arguments.parts.iter().any(|part| part == "controllers") => {
+            outcome =
+                outcome.and_then(|()| Err(anyhow::anyhow!("the part controllers needs --against COMMAND")));
+        }
+        _ => {}
     }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use transport::Context;
 
 use crate::figures::{Samples, heading, median, row};
 use crate::rival::BareRelay;
-use crate::stub::{StubClient, StubEngines, wait_for_engines};
+use tests::stub::{StubClient, StubEngines, wait_for_engines};
 
 const ENGINES: usize = 4;
 

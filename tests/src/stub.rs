@@ -1,4 +1,4 @@
-//! Engines and clients that do nothing but speak the wire, so that what is measured is the controller.
+//! Engines and clients that do nothing but speak the wire, so that what is measured or tested is the controller.
 //!
 //! They behave like stock peers: no extension is announced.
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use protocol::connection_file::{ClientFile, EngineFile};
-use protocol::id::{EngineUuid, SessionId};
+use protocol::id::{EngineId, EngineUuid, SessionId};
 use protocol::message::execute::{APPLY_REPLY, APPLY_REQUEST};
 use protocol::message::hub::{CONNECTION_REQUEST, REGISTRATION_REQUEST, RegistrationReply};
 use protocol::message::{Empty, StatusContent};
@@ -22,7 +22,7 @@ use transport::{Context, Received, Sent, Socket, SocketOptions};
 /// Patience with anything that must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(crate) fn now() -> Date {
+fn now() -> Date {
     Date::from_system_time(SystemTime::now())
 }
 
@@ -57,8 +57,9 @@ fn send(socket: &Socket, parts: &[Bytes]) -> Result<()> {
 }
 
 /// Engines that answer every request at once, on a thread of their own until dropped.
-pub(crate) struct StubEngines {
-    pub(crate) uuids: Vec<EngineUuid>,
+pub struct StubEngines {
+    /// Their names, in the order of their registration.
+    pub uuids: Vec<EngineUuid>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -73,14 +74,16 @@ struct StubEngine {
 }
 
 impl StubEngines {
-    /// Registers `n` engines with a controller.
-    pub(crate) fn register(context: &Context, file: &EngineFile, n: usize) -> Result<StubEngines> {
-        let engines = (0..n).map(|_| StubEngine::register(context, file)).collect::<Result<Vec<_>>>()?;
+    /// Registers `n` engines with a controller, all at once.
+    pub fn register(context: &Context, file: &EngineFile, n: usize) -> Result<StubEngines> {
+        let asked = (0..n).map(|_| Registering::ask(context, file)).collect::<Result<Vec<_>>>()?;
+        let engines =
+            asked.into_iter().map(|asked| asked.finish(context, file)).collect::<Result<Vec<_>>>()?;
         Ok(StubEngines::serve(engines))
     }
 
     /// One engine at a relay that knows no registration.
-    pub(crate) fn at_relay(context: &Context, endpoint: &str, key: &protocol::Key) -> Result<StubEngines> {
+    pub fn at_relay(context: &Context, endpoint: &str, key: &protocol::Key) -> Result<StubEngines> {
         let uuid = transport::random::id();
         let shell = Socket::router(context, &SocketOptions::identified(uuid.as_bytes()))?;
         shell.connect(endpoint)?;
@@ -107,8 +110,15 @@ impl Drop for StubEngines {
     }
 }
 
-impl StubEngine {
-    fn register(context: &Context, file: &EngineFile) -> Result<StubEngine> {
+/// An engine that has asked to join.
+struct Registering {
+    session: Session,
+    options: SocketOptions,
+    registration: Socket,
+}
+
+impl Registering {
+    fn ask(context: &Context, file: &EngineFile) -> Result<Registering> {
         let uuid = transport::random::id();
         let mut session = session(&uuid, &file.common.key());
         let options = SocketOptions::identified(uuid.as_bytes());
@@ -117,6 +127,11 @@ impl StubEngine {
         let request =
             session.message(now(), REGISTRATION_REQUEST, &Empty {}, &json!({ "uuid": uuid }), vec![]);
         send(&registration, &request.to_parts(&[]))?;
+        Ok(Registering { session, options, registration })
+    }
+
+    fn finish(self, context: &Context, file: &EngineFile) -> Result<StubEngine> {
+        let Registering { session, options, registration } = self;
         let (_, reply) = frames::split(receive(&registration, DEADLINE).context("registration")?)?;
         let reply: RegistrationReply = serde_json::from_slice(&reply.content)?;
 
@@ -132,7 +147,9 @@ impl StubEngine {
         pong.connect(&file.common.url(file.hb_pong))?;
         Ok(StubEngine { session, shell, ping: Some(ping), pong: Some(pong), _control: Some(control) })
     }
+}
 
+impl StubEngine {
     fn answer(&mut self, parts: Vec<Bytes>) -> Result<()> {
         let (routing, request) = frames::split(parts)?;
         let metadata = json!({
@@ -175,20 +192,21 @@ fn serve(mut engines: Vec<StubEngine>, stop: &AtomicBool) -> Result<()> {
 }
 
 /// A client of one channel.
-pub(crate) struct StubClient {
+pub struct StubClient {
     session: Session,
     socket: Socket,
 }
 
 impl StubClient {
-    pub(crate) fn connect(context: &Context, endpoint: &str, key: &protocol::Key) -> Result<StubClient> {
+    /// Connects to one channel of a controller.
+    pub fn connect(context: &Context, endpoint: &str, key: &protocol::Key) -> Result<StubClient> {
         let socket = Socket::dealer(context, &SocketOptions::default())?;
         socket.connect(endpoint)?;
         Ok(StubClient { session: session(&transport::random::id(), key), socket })
     }
 
     /// Submits a request that asks for nothing; `target` is the engine on the direct channel.
-    pub(crate) fn submit(&mut self, target: Option<&EngineUuid>, payload: &Bytes) -> Result<()> {
+    pub fn submit(&mut self, target: Option<&EngineUuid>, payload: &Bytes) -> Result<()> {
         let metadata = json!({ "label": null });
         let buffers = if payload.is_empty() { vec![] } else { vec![payload.clone()] };
         let request = self.session.message(now(), APPLY_REQUEST, &metadata, &Empty {}, buffers);
@@ -197,8 +215,16 @@ impl StubClient {
         send(&self.socket, &request.to_parts(&routing))
     }
 
+    /// Submits a request that asks for nothing to all of these; each answers by itself.
+    pub fn submit_to_all(&mut self, targets: &[EngineUuid]) -> Result<()> {
+        let targets: Vec<_> = targets.iter().zip(0..).map(|(uuid, id)| (uuid, EngineId(id))).collect();
+        let metadata = json!({ "targets": targets, "is_broadcast": true, "is_coalescing": false });
+        let request = self.session.message(now(), APPLY_REQUEST, &metadata, &Empty {}, vec![]);
+        send(&self.socket, &request.to_parts(&[]))
+    }
+
     /// Waits for the next reply.
-    pub(crate) fn reply(&mut self) -> Result<()> {
+    pub fn reply(&mut self) -> Result<()> {
         let (_, reply) = frames::split(receive(&self.socket, DEADLINE).context("reply")?)?;
         let content: StatusContent = serde_json::from_slice(&reply.content)?;
         if content.status != protocol::message::Status::Ok {
@@ -208,7 +234,7 @@ impl StubClient {
     }
 
     /// Submits until one reply comes: what was sent before the engine was connected is lost.
-    pub(crate) fn wait_for_route(&mut self, target: &EngineUuid) -> Result<()> {
+    pub fn wait_for_route(&mut self, target: &EngineUuid) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
             self.submit(Some(target), &Bytes::new())?;
@@ -223,7 +249,7 @@ impl StubClient {
 }
 
 /// Waits until a controller counts `n` engines.
-pub(crate) fn wait_for_engines(context: &Context, file: &ClientFile, n: usize) -> Result<()> {
+pub fn wait_for_engines(context: &Context, file: &ClientFile, n: usize) -> Result<()> {
     let query = Socket::dealer(context, &SocketOptions::default())?;
     query.connect(&file.common.url(file.common.registration))?;
     let mut session = session(&transport::random::id(), &file.common.key());
