@@ -5,6 +5,16 @@
 //! memory, in a file, or none at all. Which one it is changes no decision of the machine, and a store that is slow
 //! slows nobody down.
 
+mod answer;
+mod field;
+mod forgotten;
+mod frames;
+pub mod memory;
+mod query;
+pub mod record;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use bytes::Bytes;
 use protocol::error::ErrorContent;
 use protocol::extension::EngineDescription;

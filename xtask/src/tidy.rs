@@ -50,6 +50,7 @@ const FENCES: &[Fence] = &[
         allowed: &[],
         within: &[
             "controller/src/machine",
+            "controller/src/records",
             "controller/src/hub",
             "controller/src/scheduler",
             "controller/src/tasks",
