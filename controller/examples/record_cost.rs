@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use controller::TaskId;
-use controller::machine::{Channel, Client};
+use controller::machine::{Address, Channel, Client};
 use controller::records::memory::Memory;
 use controller::records::record::Bounds;
 use controller::records::{Change, Queue};
@@ -43,7 +43,8 @@ fn run(bytes: usize, stores: bool) -> Duration {
     let mut session = Session::new(SessionId::from("5f0e2a7c-90d1f3b2a4c6e8"), "user", 4711, &Key::new("k"));
     let mut memory = Memory::new(Bounds::MEMORY, SessionId::from("controller"));
     let engine = EngineUuid::from("c89231aa-ef70bb59d405111d8bb90ad3");
-    let client = Client { channel: Channel::Task, identity: Bytes::from_static(b"\0abcd") };
+    let client =
+        Client { channel: Channel::Task, address: Address::Connection(Bytes::from_static(b"\0abcd")) };
     let now = Date::from_micros(1_767_323_045_678_901);
     let (_, request) = session.request(
         now,

@@ -5,12 +5,12 @@
 //! memory, in a file, or none at all. Which one it is changes no decision of the machine, and a store that is slow
 //! slows nobody down.
 
-mod answer;
-mod field;
-mod forgotten;
-mod frames;
+pub(crate) mod answer;
+pub(crate) mod field;
+pub(crate) mod forgotten;
+pub(crate) mod frames;
 pub mod memory;
-mod query;
+pub(crate) mod query;
 pub mod record;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -6,6 +6,7 @@ mod hearts;
 pub mod journal;
 mod outbox;
 mod returning;
+pub mod store;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -13,10 +13,10 @@ use protocol::message::hub::{DB_REPLY, HISTORY_REPLY, PURGE_REPLY, RESULT_REPLY}
 use protocol::message::{Failure, StatusContent};
 use serde_json::{Map, Value as Json, json};
 
-use super::field::Field;
+use super::field::{Field, Value};
 use super::forgotten::Fate;
 use super::record::Record;
-use super::{Answer, StoredRequest};
+use super::{Answer, Question, StoredRequest};
 
 /// Bytes of the buffers of one answer: what one client can be expected to want at once, and the controller to send.
 const BUFFER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -142,13 +142,6 @@ impl Selection {
             json: fields.into_iter().filter(|field| !field.is_buffers()).collect(),
         })
     }
-
-    /// All of them.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = Field> {
-        let buffers = self.buffers.then_some(Field::Buffers);
-        let result_buffers = self.result_buffers.then_some(Field::ResultBuffers);
-        self.json.iter().copied().chain(buffers).chain(result_buffers)
-    }
 }
 
 /// The answer to `db_request`, record by record.
@@ -175,9 +168,15 @@ impl Selected {
     }
 
     /// Takes the wanted parts of a record, if there is room.
-    pub(crate) fn add(&mut self, record: &Record) -> Result<(), Refusal> {
-        let json = record.to_json(self.selection.json.iter().copied());
-        let of = |is_wanted: bool, field| if is_wanted { record.buffers(field) } else { vec![] };
+    pub(crate) fn add(
+        &mut self,
+        value_of: impl FnMut(Field) -> Value,
+        mut buffers_of: impl FnMut(Field) -> Vec<Bytes>,
+    ) -> Result<(), Refusal> {
+        let fields = self.selection.json.iter();
+        let values = fields.clone().copied().map(value_of).map(Value::into_json);
+        let json: Map<String, Json> = fields.map(|field| field.name().to_owned()).zip(values).collect();
+        let mut of = |is_wanted: bool, field| if is_wanted { buffers_of(field) } else { vec![] };
         let buffers = of(self.selection.buffers, Field::Buffers);
         let result_buffers = of(self.selection.result_buffers, Field::ResultBuffers);
         let bytes = buffers.iter().chain(&result_buffers).map(|buffer| buffer.len() as u64).sum();
@@ -246,14 +245,23 @@ fn all_requests<R: Borrow<Record>>(
     refusal.map_or(Ok(requests), Err)
 }
 
-/// What a controller without records says.
-pub(crate) fn nothing_is_kept() -> Refusal {
-    ErrorContent::new(
-        NO_DATA,
-        "this controller keeps no records of tasks (--nodb); start it without that flag to ask it for results, to \
-         query records and to submit tasks again",
-    )
-    .into()
+/// What a controller says that keeps no records.
+pub(crate) fn without_records(question: Question) -> Answer {
+    let nothing_is_kept = || {
+        let text = "this controller keeps no records of tasks (--nodb); start it without that flag to ask it for \
+                    results, to query records and to submit tasks again";
+        Refusal::from(ErrorContent::new(NO_DATA, text))
+    };
+    match question {
+        Question::Results { msg_ids, pending, status_only } if msg_ids.is_empty() => {
+            results(&[], &pending, status_only, |_| Found::<Record>::Unknown)
+        }
+        Question::Results { .. } => refused(RESULT_REPLY, nothing_is_kept()),
+        Question::History => history([]),
+        Question::Query { .. } => refused(DB_REPLY, nothing_is_kept()),
+        Question::Purge { .. } => purged(),
+        Question::Requests { .. } => Answer::Requests(Err(nothing_is_kept())),
+    }
 }
 
 /// An answer that cannot be had, under the type that the question's own answer has.

@@ -22,8 +22,8 @@ const WORD: usize = size_of::<u32>();
 
 /// Header, metadata, content and buffers of one message.
 ///
-/// `small` holds the number of frames, the length of each, and the bytes of the small ones: the form in which a
-/// file keeps it too.
+/// `small` holds the number of frames, the length of each, and the bytes of the small ones: nearly the form in which a
+/// file keeps them too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frames {
     small: Bytes,
@@ -72,34 +72,57 @@ impl Frames {
         Frames { small: Bytes::from(small), large: large.into() }
     }
 
-    /// The form for a file: without large frames it is what is kept already.
-    pub(crate) fn to_blob(&self) -> Bytes {
+    /// The form for a file: all but the buffers, and the buffers. Without large frames both are there already.
+    pub(crate) fn to_blobs(&self) -> (Bytes, Bytes) {
+        let head = self.head_bytes();
+        let json_bytes: usize = self.frames().take(JSON_PARTS).map(Frame::len).sum();
         if self.large.is_empty() {
-            return self.small.clone();
+            return (self.small.slice(..head + json_bytes), self.small.slice(head + json_bytes..));
         }
-        let count = self.count();
-        let bytes: usize = self.frames().map(Frame::len).sum();
-        let mut blob = Vec::with_capacity(WORD * (1 + count) + bytes);
-        blob.extend_from_slice(&self.small[..WORD]);
+        let mut json = Vec::with_capacity(head + json_bytes);
+        json.extend_from_slice(&self.small[..WORD]);
         for frame in self.frames() {
             // Smaller than `Bounds::message_bytes_max`, which is far below 4 GiB.
-            blob.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+            json.extend_from_slice(&(frame.len() as u32).to_le_bytes());
         }
-        for frame in self.frames() {
-            blob.extend_from_slice(frame.as_slice());
-        }
-        Bytes::from(blob)
+        self.frames().take(JSON_PARTS).for_each(|frame| json.extend_from_slice(frame.as_slice()));
+        let mut buffers = Vec::with_capacity(self.buffer_bytes() as usize);
+        self.frames().skip(JSON_PARTS).for_each(|frame| buffers.extend_from_slice(frame.as_slice()));
+        (Bytes::from(json), Bytes::from(buffers))
     }
 
-    /// The inverse of [`Frames::to_blob`]; `None` if something else was in the file.
-    pub(crate) fn from_blob(blob: Vec<u8>) -> Option<Frames> {
-        let frames = Frames { small: Bytes::from(blob), large: Box::default() };
-        let (words, _) = frames.small.as_chunks::<WORD>();
+    /// The inverse of [`Frames::to_blobs`]; `None` if something else was in the file. Buffers that are left there
+    /// are empty here.
+    pub(crate) fn from_blobs(mut json: Vec<u8>, buffers: Option<Vec<u8>>) -> Option<Frames> {
+        let (words, _) = json.as_chunks_mut::<WORD>();
         let count = (u32::from_le_bytes(*words.first()?) & !BUFFERS_DROPPED) as usize;
-        let lengths = words.get(1..count.checked_add(1)?)?;
-        let bytes: u64 = lengths.iter().map(|word| u64::from(u32::from_le_bytes(*word))).sum();
-        let head = WORD * (1 + count);
-        (count >= JSON_PARTS && bytes == (frames.small.len() - head) as u64).then_some(frames)
+        let lengths = words.get_mut(1..count.checked_add(1)?)?;
+        let (of_json, of_buffers) = lengths.split_at_mut_checked(JSON_PARTS)?;
+        let json_bytes: u64 = of_json.iter().map(|word| u64::from(u32::from_le_bytes(*word))).sum();
+        let mut large = vec![];
+        match buffers.map(Bytes::from) {
+            None => of_buffers.fill([0; WORD]),
+            Some(mut rest) => {
+                for word in of_buffers {
+                    let length = u32::from_le_bytes(*word) as usize;
+                    if length > rest.len() {
+                        return None;
+                    }
+                    large.push(rest.split_to(length));
+                    *word = LARGE.to_le_bytes();
+                }
+                if !rest.is_empty() {
+                    return None;
+                }
+            }
+        }
+        let is_whole = (WORD * (1 + count)) as u64 + json_bytes == json.len() as u64;
+        is_whole.then(|| Frames { small: Bytes::from(json), large: large.into() })
+    }
+
+    /// Frames of which nothing is known.
+    pub(crate) fn empty() -> Frames {
+        Frames::copy([&Bytes::new(), &Bytes::new(), &Bytes::new()], &[], 0)
     }
 
     pub(crate) fn header(&self) -> &[u8] {
@@ -139,6 +162,10 @@ impl Frames {
         self.frames().nth(index).map(Frame::as_slice).unwrap_or_default()
     }
 
+    fn head_bytes(&self) -> usize {
+        WORD * (1 + self.count())
+    }
+
     fn count(&self) -> usize {
         (self.word(0) & !BUFFERS_DROPPED) as usize
     }
@@ -150,7 +177,7 @@ impl Frames {
 
     fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
         let count = self.count();
-        let mut start = WORD * (1 + count);
+        let mut start = self.head_bytes();
         let mut large = self.large.iter();
         (0..count).map(move |index| match self.word(1 + index) {
             LARGE => Frame::Large(large.next().expect("copy has put one there for each mark")),
@@ -240,7 +267,11 @@ mod tests {
             let json: Vec<Bytes> = json.into_iter().map(Bytes::from).collect();
             let buffers: Vec<Bytes> = buffers.into_iter().map(|length| Bytes::from(vec![7; length])).collect();
             let frames = Frames::keep([&json[0], &json[1], &json[2]], &buffers, bytes_max).expect("small");
-            let back = Frames::from_blob(frames.to_blob().to_vec()).expect("just written");
+            let (head, tail) = frames.to_blobs();
+            let back = Frames::from_blobs(head.to_vec(), Some(tail.to_vec())).expect("just written");
+            let without = Frames::from_blobs(head.to_vec(), None).expect("just written");
+            prop_assert_eq!((without.header(), without.content()), (frames.header(), frames.content()));
+            prop_assert_eq!(without.buffers().count(), frames.buffers().count());
             prop_assert_eq!(back.header(), frames.header());
             prop_assert_eq!(back.metadata(), frames.metadata());
             prop_assert_eq!(back.content(), frames.content());
@@ -249,12 +280,16 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_in_a_file_is_read_or_refused(blob in prop::collection::vec(any::<u8>(), 0..60), count in any::<u8>()) {
+        fn whatever_is_in_a_file_is_read_or_refused(
+            blob in prop::collection::vec(any::<u8>(), 0..60),
+            count in any::<u8>(),
+            buffers in prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+        ) {
             let mut blob = blob;
             if let Some(first) = blob.first_chunk_mut::<WORD>() {
                 *first = u32::from(count % 8).to_le_bytes();
             }
-            if let Some(frames) = Frames::from_blob(blob) {
+            if let Some(frames) = Frames::from_blobs(blob, buffers) {
                 let _ = (frames.header(), frames.metadata(), frames.content(), frames.cost());
                 let _ = frames.buffers().count();
             }

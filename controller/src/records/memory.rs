@@ -92,6 +92,11 @@ impl Memory {
             Change::Shared { .. }
             | Change::Gathered { .. }
             | Change::Returned { .. }
+            | Change::Asked { .. }
+            | Change::Told { .. }
+            | Change::Noted { .. }
+            | Change::Missed { .. }
+            | Change::Ended { .. }
             | Change::Joined { .. }
             | Change::Left { .. } => {}
         }
@@ -250,7 +255,7 @@ impl Memory {
         };
         for record in candidates {
             if query.matches(|field| record.value(field)) {
-                selected.add(record)?;
+                selected.add(|field| record.value(field), |field| record.buffers(field))?;
             }
         }
         Ok(selected.answer())
@@ -281,6 +286,12 @@ impl Memory {
         }
     }
 
+    /// How many records there are, and what they cost.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> (usize, u64) {
+        (self.records.len(), self.bytes)
+    }
+
     #[cfg(test)]
     fn check_invariants(&self) {
         assert_eq!(self.bytes, self.records.values().map(|kept| kept.record.cost()).sum::<u64>());
@@ -299,7 +310,7 @@ impl Memory {
 
 /// Whose record gets the output of a task: its own, or that of the broadcast of which it is a share. Names of
 /// shares are the broadcast's, an underscore, and the engine's.
-pub(crate) fn speaker(name: &str, queue_of: impl Fn(&str) -> Option<Queue>) -> Option<&str> {
+pub(crate) fn speaker(name: &str, mut queue_of: impl FnMut(&str) -> Option<Queue>) -> Option<&str> {
     if queue_of(name).is_some() {
         return Some(name);
     }

@@ -9,7 +9,7 @@ use protocol::message::Status;
 use serde_json::{Map, Value as Json, json};
 
 use super::{Change, Output, Purged, Question, Queue};
-use crate::machine::{Channel, Client};
+use crate::machine::{Address, Channel, Client};
 use crate::tasks::TaskId;
 
 /// A day in 2026, and that many seconds.
@@ -57,7 +57,7 @@ pub(crate) fn reply(engine: &str, second: i64, buffers: Vec<Bytes>) -> WireMessa
 }
 
 pub(crate) fn client() -> Client {
-    Client { channel: Channel::Task, identity: Bytes::from_static(b"client") }
+    Client { channel: Channel::Task, address: Address::Connection(Bytes::from_static(b"client")) }
 }
 
 pub(crate) fn submitted(queue: Queue, engine: Option<&str>, msg_id: &str, request: WireMessage) -> Change {
