@@ -4,6 +4,10 @@
 
 /// Traits that have a flag of ours. Any class will do where the class does not matter to the original either.
 const KNOWN: &[(&str, &str)] = &[
+    ("DictDB.record_limit", "--db-records"),
+    ("DictDB.size_limit", "--db-bytes"),
+    ("SQLiteDB.filename", "--db-file"),
+    ("SQLiteDB.location", "--db-dir"),
     ("HeartMonitor.period", "--ping"),
     ("HeartMonitor.max_heartmonitor_misses", "--heartbeat-misses"),
     ("IPController.ip", "--ip"),
@@ -122,7 +126,12 @@ mod tests {
 
     #[test]
     fn a_database_class_becomes_its_flag() {
-        let class = "--IPController.db_class=ipyparallel.controller.dictdb.DictDB";
-        assert_eq!(translated(&[class]).0, texts(&["--dictdb"]));
+        for (class, flag) in [
+            ("ipyparallel.controller.dictdb.DictDB", "--dictdb"),
+            ("SQLiteDB", "--sqlitedb"),
+            ("ipyparallel.controller.dictdb.NoDB", "--nodb"),
+        ] {
+            assert_eq!(translated(&[&format!("--IPController.db_class={class}")]).0, texts(&[flag]));
+        }
     }
 }

@@ -12,7 +12,9 @@ use transport::profile::{Profile, ProfileError, ProfileOptions};
 
 use crate::Scheme;
 use crate::machine::Settings;
+use crate::records::record::Bounds;
 use crate::shell::channels::PortPools;
+use crate::shell::store::Keeping;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -135,18 +137,30 @@ pub struct Flags {
     /// Publish the log to a collector that listens there, such as tcp://127.0.0.1:20202
     #[arg(long, value_name = "URL")]
     pub log_url: Option<String>,
-    /// Keep no records of tasks (no other way is built yet)
-    #[arg(long)]
-    pub nodb: bool,
-    /// Taken for the original's sake: records of tasks are not kept in memory yet
-    #[arg(long, hide_short_help = true)]
+    /// Keep records of tasks in memory, for whoever asks for results later or elsewhere (the default)
+    #[arg(long, overrides_with_all = ["sqlitedb", "nodb", "mongodb"])]
     pub dictdb: bool,
-    /// Keep records of tasks in a file (not supported yet)
-    #[arg(long, hide_short_help = true)]
+    /// Keep records of tasks in a file, for later controllers of this profile as well
+    #[arg(long, overrides_with_all = ["dictdb", "nodb", "mongodb"])]
     pub sqlitedb: bool,
+    /// Keep no records: who asks for results, queries or resubmission is answered NoData
+    #[arg(long, overrides_with_all = ["dictdb", "sqlitedb", "mongodb"])]
+    pub nodb: bool,
     /// Keep records of tasks in MongoDB (not supported)
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, hide_short_help = true, overrides_with_all = ["dictdb", "sqlitedb", "nodb"])]
     pub mongodb: bool,
+    /// Records to keep; what ended longest ago makes room [default: 10000 in memory, 1000000 in a file]
+    #[arg(long, value_name = "COUNT")]
+    pub db_records: Option<usize>,
+    /// Bytes of all records, such as 500M; a task's buffers are kept up to a quarter of it [default: 64M in memory, 4G in a file]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub db_bytes: Option<u64>,
+    /// File of --sqlitedb, for this controller alone; a relative name is within the profile's directory
+    #[arg(long, value_name = "FILE", default_value = "tasks.db")]
+    pub db_file: PathBuf,
+    /// Directory of --db-file, if it is not the profile's
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub db_dir: Option<PathBuf>,
     /// Taken for the original's sake: there is one thread
     #[arg(long, hide_short_help = true)]
     pub usethreads: bool,
@@ -230,6 +244,8 @@ pub struct Config {
     pub restore: bool,
     /// `task_scheme` of the client file.
     pub scheme_name: String,
+    /// Where records of tasks are kept.
+    pub records: Keeping,
     /// What the machine must know.
     pub settings: Settings,
 }
@@ -251,8 +267,11 @@ impl Flags {
         hostname: String,
     ) -> Result<Config, ConfigError> {
         for (is_set, flag, why) in [
-            (self.sqlitedb, "--sqlitedb", "records cannot be kept in a file yet; leave it out"),
-            (self.mongodb, "--mongodb", "records cannot be kept in MongoDB; leave it out"),
+            (
+                self.mongodb,
+                "--mongodb",
+                "it needs a server of its own, which records of tasks do not; use --sqlitedb, which keeps them too",
+            ),
             (
                 self.scheme == "pure",
                 "--scheme=pure",
@@ -273,6 +292,18 @@ impl Flags {
             },
             &environment,
         )?;
+        let bounds = |usual: Bounds| Bounds {
+            records: self.db_records.unwrap_or(usual.records),
+            bytes: self.db_bytes.unwrap_or(usual.bytes),
+        };
+        let records = if self.nodb {
+            Keeping::Nothing
+        } else if self.sqlitedb {
+            let directory = self.db_dir.as_deref().unwrap_or(profile.dir());
+            Keeping::File { path: directory.join(&self.db_file), bounds: bounds(Bounds::FILE) }
+        } else {
+            Keeping::Memory(bounds(Bounds::MEMORY))
+        };
         let mut ports = PortPools {
             engine: parse_ports("--engine-ports", self.engine_ports.as_deref())?,
             client: parse_ports("--client-ports", self.client_ports.as_deref())?,
@@ -329,6 +360,7 @@ impl Flags {
                 ..Settings::default()
             },
             scheme_name: self.scheme,
+            records,
         })
     }
 }
@@ -381,6 +413,22 @@ fn parse_level(text: &str) -> Result<LevelFilter, String> {
         "error" | "critical" => Ok(LevelFilter::ERROR),
         _ => Err("write a number from 10 to 50, or debug, info, warning, error, critical".to_owned()),
     }
+}
+
+/// A number of bytes, or of units of 1024: `1000000`, `64M`, `64MiB`, `4G`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let shift =
+        match text[digits.len()..].trim().to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+            "" => 0,
+            "k" => 10,
+            "m" => 20,
+            "g" => 30,
+            "t" => 40,
+            _ => return Err("write a number of bytes, or one with K, M, G or T behind it".to_owned()),
+        };
+    let number: u64 = digits.trim().parse().map_err(|_| "write a number, such as 500M".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "write a smaller number".to_owned())
 }
 
 fn parse_ports(flag: &'static str, text: Option<&str>) -> Result<VecDeque<u16>, ConfigError> {

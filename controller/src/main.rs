@@ -13,6 +13,7 @@ use controller::config::{Config, ConfigError, Flags};
 use controller::publish::{self, Claim, ClaimError, Published};
 use controller::shell::Shell;
 use controller::shell::channels::{Binding, Channels, connection_info, hostname};
+use controller::shell::store::Store;
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
 use transport::Curve;
 
@@ -95,6 +96,8 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
             restorable: config.restore,
         },
     )?;
+    let author = channels.session().clone();
+    let store = Store::open(&config.records, author, left.is_some(), waker.clone())?;
     let ports = channels.ports();
     let published = if reuses { Published::reused() } else { Published::write(&config, &ports)? };
     tracing::info!(
@@ -105,8 +108,12 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
         "controller started"
     );
     config.settings.connection_info = connection_info(&ports);
-    let shell =
-        Shell { channels, settings: config.settings.clone(), journal: journal.map(|path| (path, left)) };
+    let shell = Shell {
+        channels,
+        settings: config.settings.clone(),
+        journal: journal.map(|path| (path, left)),
+        store,
+    };
     let ended = controller::shell::run(shell, &stop, &wake);
     if !config.reuse {
         published.remove();

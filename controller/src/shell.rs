@@ -19,6 +19,7 @@ use transport::wake::WakeReceiver;
 use crate::machine::{Controller, Effect, Event, Settings};
 use channels::Channels;
 use journal::{Journal, Left};
+use store::{Store, Ticket};
 
 /// What a controller needs to run.
 pub struct Shell {
@@ -28,11 +29,13 @@ pub struct Shell {
     pub settings: Settings,
     /// Where the journal is, if one is kept, and what is in it.
     pub journal: Option<(PathBuf, Option<Left>)>,
+    /// Where records of tasks are kept.
+    pub store: Store,
 }
 
 /// Runs until the machine says so or `stop` is set and the receiver woken.
 pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<(), TransportError> {
-    let Shell { mut channels, settings, journal } = shell;
+    let Shell { mut channels, settings, journal, mut store } = shell;
     let mut events: Vec<Event> = vec![];
     let mut effects: Vec<Effect> = vec![];
     let (path, left) = journal.map_or((None, None), |(path, left)| (Some(path), left));
@@ -45,7 +48,7 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
     loop {
         write_down(&mut journal, &controller, &effects);
         for effect in effects.drain(..) {
-            if channels.perform(effect)? {
+            if perform(&mut channels, &mut store, effect, &mut events)? {
                 if let Some(journal) = journal {
                     journal.remove();
                 }
@@ -53,16 +56,22 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
             }
         }
         let before = Instant::now();
-        let wait = controller.next_deadline().map(|(at, _)| at.saturating_duration_since(before));
+        // What the store had at once for the machine is not kept waiting.
+        let deadline =
+            if events.is_empty() { controller.next_deadline().map(|(at, _)| at) } else { Some(before) };
+        let wait = deadline.map(|at| at.saturating_duration_since(before));
         let ready = channels.wait(wait, wake)?;
         if ready.woken {
             wake.clear();
+            for (ticket, answer) in store.answers() {
+                channels.deliver(ticket, answer, &mut events)?;
+            }
         }
         if stop.load(Ordering::Acquire) {
             tracing::info!("stopped by a signal");
             return channels.close();
         }
-        channels.receive(&ready, &mut events)?;
+        channels.receive(&ready, &mut store, &mut events)?;
         let now = Instant::now();
         if controller.next_deadline().is_some_and(|(at, _)| at <= now) {
             events.push(Event::Deadline);
@@ -71,6 +80,25 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
             controller.handle(now, event, &mut effects);
         }
     }
+}
+
+/// Does what the machine wants; true if that is to end.
+fn perform(
+    channels: &mut Channels,
+    store: &mut Store,
+    effect: Effect,
+    events: &mut Vec<Event>,
+) -> Result<bool, TransportError> {
+    match effect {
+        Effect::Remember(change) => store.remember(channels::today(), change),
+        Effect::Consult { to, parent, question } => {
+            if let Some((ticket, answer)) = store.ask(Ticket { to, parent }, question) {
+                channels.deliver(ticket, answer, events)?;
+            }
+        }
+        effect => return channels.perform(effect),
+    }
+    Ok(false)
 }
 
 /// What effects tell of is in the journal before any of them is performed.

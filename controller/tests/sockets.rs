@@ -7,8 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use controller::machine::Settings;
+use controller::records::record::Bounds;
 use controller::shell::Shell;
 use controller::shell::channels::{Binding, Channels, PortPools, Ports};
+use controller::shell::store::{Keeping, Store};
 use protocol::id::SessionId;
 use protocol::{Date, Key, Message, Receiver, Session};
 use serde_json::{Value as Json, json};
@@ -29,6 +31,10 @@ struct Running {
 
 impl Running {
     fn start() -> Running {
+        Running::keeping(Keeping::Memory(Bounds::MEMORY))
+    }
+
+    fn keeping(keeping: Keeping) -> Running {
         let context = Context::new(1).expect("a context");
         let interface = "tcp://127.0.0.1".to_owned();
         let channels = Channels::bind(
@@ -48,8 +54,10 @@ impl Running {
         let stop = Arc::new(AtomicBool::new(false));
         let (waker, wake) = transport::wake::waker().expect("a pair of sockets");
         let stopped = Arc::clone(&stop);
+        let author = channels.session().clone();
+        let store = Store::open(&keeping, author, false, waker.clone()).expect("it can be opened");
         let thread = std::thread::spawn(move || {
-            let shell = Shell { channels, settings: Settings::default(), journal: None };
+            let shell = Shell { channels, settings: Settings::default(), journal: None, store };
             controller::shell::run(shell, &stopped, &wake).expect("it runs");
         });
         Running { context, ports, stop, waker, thread: Some(thread) }
@@ -262,5 +270,104 @@ fn forged_and_repeated_messages_are_counted_and_dropped() {
     assert_eq!(
         (&refused["wrongly_signed"], &refused["repeated"], &refused["frames"]),
         (&json!(1), &json!(1), &json!(1))
+    );
+}
+
+#[test]
+fn records_in_memory_and_in_a_file_are_asked_for_and_submitted_again() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let file = Keeping::File { path: place.path().join("tasks.db"), bounds: Bounds::FILE };
+    for keeping in [Keeping::Memory(Bounds::MEMORY), file] {
+        asked_for_and_submitted_again(&Running::keeping(keeping));
+    }
+}
+
+fn asked_for_and_submitted_again(running: &Running) {
+    let mut client = Peer::new("client");
+    let mut engine = Engine::join(running, "e0");
+    wait_until_joined(running, &mut client, 1);
+    let mux = running.dealer(None, running.ports.client.mux);
+    let query = running.dealer(None, running.ports.registration);
+    let output = Socket::subscriber(&running.context, &SocketOptions::default()).expect("a socket");
+    let output = running.connected(output, &[running.ports.client.iopub]);
+    let ask = |client: &mut Peer, msg_type: &str, content: Json| {
+        client.send(&query, &[], msg_type, json!({}), content);
+        client.receive(&query).1
+    };
+
+    // The controller does not send an unknown header on; it must keep it all the same.
+    let header = json!({
+        "msg_id": "client_1_77", "msg_type": "apply_request", "session": "client", "username": "tester",
+        "date": today(), "version": "5.4", "subshell_id": 5
+    });
+    let plain = client.session.message(
+        today(),
+        "apply_request",
+        &json!({}),
+        &json!({ "f": 1 }),
+        vec![Bytes::from_static(b"argument")],
+    );
+    let request = client.session.readdress(&plain, &header, &json!({ "label": "mine" }));
+    assert_eq!(mux.send(&request.to_parts(&[Bytes::from_static(b"e0")])).expect("it works"), Sent::Done);
+    let (routing, received) = engine.peer.receive(&engine.shell);
+    let said = json!({ "name": "stdout", "text": "x" });
+    // The subscriptions may still be on their way: repeat until both are there.
+    eventually(|| {
+        let parent = &received.wire.header;
+        let stream = engine.peer.session.reply(today(), "stream", parent, &json!({}), &said, vec![]);
+        let _ =
+            engine.iopub.send(&stream.to_parts(&[Bytes::from_static(b"engine.0.stdout")])).expect("it works");
+        poll(&mut [PollItem::from(&output)], Some(Duration::from_millis(20))).expect("it works");
+        output.receive().expect("it works").map(|_| ())
+    });
+    let pending =
+        ask(&mut client, "result_request", json!({ "msg_ids": ["client_1_77"], "status_only": true }));
+    assert_eq!(pending.content::<Json>().expect("JSON")["pending"], json!(["client_1_77"]));
+    engine.peer.answer(&engine.shell, &routing, &received, "result");
+    client.receive(&mux);
+
+    let found = ask(&mut client, "db_request", json!({ "query": { "label": "mine" }, "keys": null }));
+    let record = &found.content::<Json>().expect("JSON")["records"][0];
+    assert_eq!((&record["header"], &record["engine_uuid"]), (&header, &json!("e0")));
+    assert!(
+        record["stdout"]
+            .as_str()
+            .is_some_and(|text| text.trim_start_matches('x').is_empty() && !text.is_empty()),
+        "{record}"
+    );
+    let result =
+        ask(&mut client, "result_request", json!({ "msg_ids": ["client_1_77"], "status_only": false }));
+    assert_eq!(
+        (result.header.msg_type.as_str(), &result.wire.buffers),
+        ("result_reply", &vec![Bytes::from_static(b"result")])
+    );
+
+    let again = ask(&mut client, "resubmit_request", json!({ "msg_ids": ["client_1_77"] }));
+    let content = again.content::<Json>().expect("JSON");
+    assert_eq!((again.header.msg_type.as_str(), &content["status"]), ("resubmit_reply", &json!("ok")));
+    let anew = content["resubmitted"]["client_1_77"].clone();
+    let (routing, received) = engine.peer.receive(&engine.shell);
+    let mut sent: Json = serde_json::from_slice(&received.wire.header).expect("JSON");
+    assert_eq!(sent["msg_id"], anew);
+    for key in ["msg_id", "date"] {
+        assert_ne!(sent[key], header[key], "{key}");
+        sent[key] = header[key].clone();
+    }
+    assert_eq!(sent, header, "all else is as it was");
+    assert_eq!(received.wire.parent_header, Bytes::from(serde_json::to_vec(&header).expect("JSON")));
+    assert_eq!((&received.wire.metadata[..], &received.wire.content), (&b"{}"[..], &plain.content));
+    assert_eq!(received.wire.buffers, plain.buffers);
+    engine.peer.answer(&engine.shell, &routing, &received, "second");
+    eventually(|| {
+        let result = ask(&mut client, "result_request", json!({ "msg_ids": [anew], "status_only": false }));
+        (result.wire.buffers == [Bytes::from_static(b"second")]).then_some(())
+    });
+    let history = ask(&mut client, "history_request", json!({}));
+    assert_eq!(history.content::<Json>().expect("JSON")["history"], json!(["client_1_77", anew]));
+    let unknown = ask(&mut client, "resubmit_request", json!({ "msg_ids": ["zzz"] }));
+    let error = unknown.content::<Json>().expect("JSON");
+    assert_eq!(
+        (unknown.header.msg_type.as_str(), &error["ename"], &error["evalue"]),
+        ("resubmit_reply", &json!("KeyError"), &json!("\"No such msg(s): ['zzz']\""))
     );
 }

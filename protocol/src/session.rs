@@ -74,6 +74,12 @@ impl Session {
         self.with_parent(now, msg_type, parent.clone(), metadata, content, buffers).1
     }
 
+    /// The id that the next message gets; whoever takes it makes that message otherwise.
+    pub fn next_id(&mut self) -> MsgId {
+        self.sent += 1;
+        MsgId::from(format!("{}_{}_{}", self.id, self.process, self.sent))
+    }
+
     /// The same message once more for another recipient, with its header changed and signed anew.
     pub fn readdress(
         &self,
@@ -99,8 +105,7 @@ impl Session {
         content: &impl Serialize,
         buffers: Vec<Bytes>,
     ) -> (MsgId, WireMessage) {
-        self.sent += 1;
-        let msg_id = MsgId::from(format!("{}_{}_{}", self.id, self.process, self.sent));
+        let msg_id = self.next_id();
         let header = Header {
             msg_id: msg_id.clone(),
             msg_type: msg_type.to_owned(),

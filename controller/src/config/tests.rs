@@ -78,7 +78,7 @@ fn curve_replaces_signatures_unless_a_key_is_given() {
 
 #[test]
 fn what_is_not_supported_says_what_to_do() {
-    for flag in ["--sqlitedb", "--mongodb", "--scheme=pure"] {
+    for flag in ["--mongodb", "--scheme=pure"] {
         let error = resolve_in(&[flag], &[]).expect_err("not supported").to_string();
         assert!(error.starts_with(&format!("use {flag}")) && error.contains(';'), "{error}");
     }
@@ -90,6 +90,47 @@ fn to_restore_is_to_use_the_files_again() {
     assert!(config.reuse && config.restore && config.settings.restorable);
     let config = resolve(&["--reuse"]);
     assert!(config.reuse && !config.restore && !config.settings.restorable);
+}
+
+#[test]
+fn records_are_kept_in_memory_unless_the_last_flag_says_otherwise() {
+    let file = |path: &str, bounds| Keeping::File { path: path.into(), bounds };
+    let profile = "/home/me/.ipython/profile_default";
+    for (flags, expected) in [
+        (vec![], Keeping::Memory(Bounds::MEMORY)),
+        (vec!["--sqlitedb", "--dictdb"], Keeping::Memory(Bounds::MEMORY)),
+        (vec!["--mongodb", "--nodb"], Keeping::Nothing),
+        (vec!["--nodb", "--sqlitedb"], file(&format!("{profile}/tasks.db"), Bounds::FILE)),
+        (vec!["--sqlitedb", "--db-file=x/y.db"], file(&format!("{profile}/x/y.db"), Bounds::FILE)),
+        (vec!["--sqlitedb", "--db-file=/a/y.db"], file("/a/y.db", Bounds::FILE)),
+        (
+            vec![
+                "--IPController.db_class=SQLiteDB",
+                "--SQLiteDB.location=/a",
+                "--SQLiteDB.filename=b",
+                "--db-bytes=2G",
+            ],
+            file("/a/b", Bounds { bytes: 2 << 30, ..Bounds::FILE }),
+        ),
+        (
+            vec!["--DictDB.record_limit=7", "--DictDB.size_limit=1000"],
+            Keeping::Memory(Bounds { records: 7, bytes: 1000 }),
+        ),
+    ] {
+        assert_eq!(resolve(&flags).records, expected, "{flags:?}");
+    }
+}
+
+#[test]
+fn sizes_are_bytes_or_have_a_unit() {
+    for (text, bytes) in
+        [("0", 0), ("1000", 1000), ("64M", 64 << 20), ("64 MiB", 64 << 20), ("4gb", 4 << 30), ("1k", 1024)]
+    {
+        assert_eq!(parse_size(text), Ok(bytes), "{text}");
+    }
+    for text in ["", "M", "-1", "1.5G", "5 apples", "99999999999T", "1mm"] {
+        assert!(parse_size(text).is_err(), "{text}");
+    }
 }
 
 #[test]

@@ -124,14 +124,14 @@ pub(crate) fn ids(names: &[&str]) -> Vec<MsgId> {
 /// What happens to a store.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Remember(Change),
+    Remember(Box<Change>),
     Ask(Question),
 }
 
 /// A few tasks, engines and dates, so that everything meets everything.
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => change().prop_map(Step::Remember),
+        3 => change().prop_map(|change| Step::Remember(Box::new(change))),
         1 => question().prop_map(Step::Ask),
     ]
 }

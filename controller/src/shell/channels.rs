@@ -19,13 +19,14 @@ use bytes::Bytes;
 use protocol::error::{ErrorContent, ename};
 use protocol::extension::{ClusterStatus, identity};
 use protocol::frames::WireMessage;
-use protocol::id::SessionId;
+use protocol::id::{MsgId, SessionId};
 use protocol::limits::OUTPUT_MESSAGES_PER_CLIENT_MAX;
 use protocol::message::control::{SHUTDOWN_REPLY, SHUTDOWN_REQUEST, Shutdown};
 use protocol::message::execute::{EXECUTE_REQUEST, ExecuteRequest};
+use protocol::message::hub::RESUBMIT_REPLY;
 use protocol::message::{Empty, Failure};
 use protocol::{Date, Key, Message, Receiver, Refusal, Session};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use transport::monitor::Monitor;
 use transport::poll::{PollItem, poll_awake};
 use transport::wake::WakeReceiver;
@@ -35,7 +36,9 @@ use super::decode;
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
 use super::returning::{LOOK_INTERVAL, Returning};
-use crate::machine::{Address, Channel, Client, Effect, Event, reply_type};
+use super::store::{Store, Ticket};
+use crate::machine::{Address, Channel, Client, Effect, Event, Request, Target, reply_type};
+use crate::records::{Answer, StoredRequest};
 use crate::tasks::TaskId;
 
 /// Messages taken from one socket before the next one has its turn.
@@ -260,6 +263,11 @@ impl Channels {
         self.epoch
     }
 
+    /// In whose name the controller speaks.
+    pub fn session(&self) -> &SessionId {
+        self.session.id()
+    }
+
     /// What was bound.
     pub fn ports(&self) -> Ports {
         self.ports
@@ -306,7 +314,12 @@ impl Channels {
 
     /// One round over the sockets that are ready. Those that are not are left alone: to look at an empty socket
     /// costs a system call, and a lone request passes through here twice.
-    pub(super) fn receive(&mut self, ready: &Ready, events: &mut Vec<Event>) -> Result<(), TransportError> {
+    pub(super) fn receive(
+        &mut self,
+        ready: &Ready,
+        store: &mut Store,
+        events: &mut Vec<Event>,
+    ) -> Result<(), TransportError> {
         if !self.outbox.is_empty() {
             let relays = &self.relays;
             self.outbox.retry(|channel| &relays[place(channel)].engines, events)?;
@@ -327,7 +340,7 @@ impl Channels {
         // Output before the reply that ends the request it belongs to would be best; over two sockets that
         // cannot be promised, and clients wait for the engine's `idle` instead.
         if ready.output {
-            self.relay_output(events)?;
+            self.relay_output(store, events)?;
         }
         for channel in Channel::ALL {
             if ready.clients[place(channel)] {
@@ -388,7 +401,7 @@ impl Channels {
     }
 
     /// Output goes from engines to clients in order; only what is forged stays behind.
-    fn relay_output(&mut self, events: &mut Vec<Event>) -> Result<(), TransportError> {
+    fn relay_output(&mut self, store: &mut Store, events: &mut Vec<Event>) -> Result<(), TransportError> {
         for _ in 0..RECEIVED_PER_ROUND_MAX {
             let Some(received) = self.iopub_in.receive()? else { return Ok(()) };
             let Some((routing, message)) = self.open("iopub", received) else { continue };
@@ -397,6 +410,11 @@ impl Channels {
             self.iopub_relayed += 1;
             if message.header.msg_type == SHUTDOWN_REPLY {
                 events.push(Event::Ending { engine: message.header.session.as_str().into() });
+            }
+            if store.keeps_records()
+                && let Some(change) = decode::output(&message)
+            {
+                store.remember(today(), change);
             }
         }
         Ok(())
@@ -493,12 +511,8 @@ impl Channels {
                 let message = self.session.reply(today(), msg_type, &parent, &Empty {}, &content, vec![]);
                 let _ = self.notification.send(&message.to_parts(&[]))?;
             }
-            Effect::Remember(_) => {}
-            Effect::Consult { to, parent, question } => {
-                tracing::debug!(?question, "no store");
-                let error =
-                    ErrorContent::new(ename::NOT_IMPLEMENTED_ERROR, "this controller keeps no records");
-                self.answer(to, &parent, protocol::message::hub::HUB_ERROR, &Failure::from(error))?;
+            Effect::Remember(_) | Effect::Consult { .. } => {
+                unreachable!("the loop turns to the store with them")
             }
             Effect::Probe { channel, engine, task } => {
                 let content =
@@ -575,6 +589,57 @@ impl Channels {
         Ok(())
     }
 
+    /// Says what the store says: to its client, or to the machine.
+    pub(super) fn deliver(
+        &mut self,
+        ticket: Ticket,
+        answer: Answer,
+        events: &mut Vec<Event>,
+    ) -> Result<(), TransportError> {
+        let Ticket { to, parent } = ticket;
+        let (msg_type, content, buffers) = match answer {
+            Answer::Reply { msg_type, content, buffers } => (msg_type, content, buffers),
+            Answer::Requests(stored) => {
+                let requests =
+                    stored.and_then(|stored| stored.into_iter().map(|stored| self.anew(stored)).collect());
+                match requests {
+                    Ok(requests) => {
+                        events.push(Event::Resubmitted { to, parent, requests });
+                        return Ok(());
+                    }
+                    Err(error) => (RESUBMIT_REPLY, serde_json::json!(Failure::from(*error)), vec![]),
+                }
+            }
+        };
+        let answer = self.session.reply(today(), msg_type, &parent, &Empty {}, &content, buffers);
+        let _ = self.registration.send(&answer.to_parts(&[to]))?;
+        Ok(())
+    }
+
+    /// A stored request once more: its header with a new name and date, and all else in it as it was.
+    fn anew(&mut self, stored: StoredRequest) -> Result<(MsgId, Request), Box<ErrorContent>> {
+        let damaged = |error: serde_json::Error| {
+            let text = format!("the request of {} is stored with a damaged header: {error}", stored.msg_id);
+            Box::new(ErrorContent::new(ename::RUNTIME_ERROR, text))
+        };
+        let mut header: Map<String, Json> = serde_json::from_slice(&stored.header).map_err(damaged)?;
+        header.insert("msg_id".to_owned(), serde_json::json!(self.session.next_id()));
+        header.insert("date".to_owned(), serde_json::json!(today()));
+        let before = WireMessage {
+            signature: Bytes::new(),
+            header: stored.header.clone(),
+            parent_header: stored.header,
+            metadata: Bytes::new(),
+            content: stored.content,
+            buffers: stored.buffers,
+        };
+        let message = self.session.readdress(&before, &header, &Empty {});
+        let header = serde_json::from_value(Json::Object(header)).map_err(damaged)?;
+        let client = Client { channel: Channel::Task, address: Address::Nobody };
+        let target = Target::Balanced(Box::default());
+        Ok((stored.msg_id, Request { client, header, target, message }))
+    }
+
     /// Adds what only the shell knows.
     fn complete(&self, status: ClusterStatus) -> ClusterStatus {
         let mut relayed: BTreeMap<String, u64> = Channel::ALL
@@ -617,7 +682,8 @@ pub fn hostname() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn today() -> Date {
+/// The calendar's time, which the machine does not need.
+pub(super) fn today() -> Date {
     Date::from_system_time(SystemTime::now())
 }
 

@@ -13,12 +13,14 @@ use protocol::message::hub::{
     RegistrationRequest, STOP_DISTRIBUTED_REPLY, STOP_DISTRIBUTED_REQUEST, UNREGISTRATION_REQUEST,
     UnregistrationRequest,
 };
+use protocol::message::output::{ERROR, EXECUTE_INPUT, EXECUTE_RESULT, STREAM, Stream, StreamName};
 use protocol::message::{MalformedContent, Status};
 use protocol::{Message, WireMessage};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::machine::{Address, Channel, Client, Event, Outcome, Query, Request, Target};
+use crate::records::{Change, Output};
 use crate::tasks::TaskId;
 
 /// Why there is no dask here.
@@ -125,6 +127,31 @@ fn outcome(metadata: &[u8]) -> Outcome {
         status: said.status.unwrap_or(Status::Ok),
         dependencies_met: said.dependencies_met.unwrap_or(true),
     }
+}
+
+/// What records keep of a message of output: text, code, a result, an error.
+pub(super) fn output(message: &Message) -> Option<Change> {
+    let output = match message.header.msg_type.as_str() {
+        STREAM => {
+            let Stream { name, text } = message.content().ok()?;
+            match name {
+                StreamName::Stdout => Output::Stdout(text),
+                StreamName::Stderr => Output::Stderr(text),
+            }
+        }
+        EXECUTE_INPUT => {
+            #[derive(Deserialize)]
+            struct Code {
+                code: String,
+            }
+            let Code { code } = message.content().ok()?;
+            Output::Input(code)
+        }
+        EXECUTE_RESULT => Output::Result(message.content().ok()?),
+        ERROR => Output::Error(message.content().ok()?),
+        _ => return None,
+    };
+    Some(Change::Output { msg_id: message.parent().ok()?.msg_id?, output })
 }
 
 /// A message on the registration socket, where engines join and clients ask.

@@ -42,7 +42,7 @@ pub struct Ticket {
     pub parent: Bytes,
 }
 
-/// Records, wherever they are.
+/// Records, wherever they are. A file has all that was told when the store is dropped.
 #[derive(Debug)]
 pub enum Store {
     /// Nowhere.
@@ -100,14 +100,6 @@ impl Store {
         match self {
             Store::Nothing | Store::Memory(_) => vec![],
             Store::File(file) => file.answers(),
-        }
-    }
-
-    /// Puts into the file what is not there yet.
-    pub fn close(self) {
-        match self {
-            Store::Nothing | Store::Memory(_) => {}
-            Store::File(file) => drop(file),
         }
     }
 }

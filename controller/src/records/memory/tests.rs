@@ -463,7 +463,7 @@ proptest! {
         let mut memory = Memory::new(bounds, "controller".into());
         for (second, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Remember(change) => memory.remember(at(second as i64), change),
+                Step::Remember(change) => memory.remember(at(second as i64), *change),
                 Step::Ask(question) => drop(memory.ask(question)),
             }
             memory.check_invariants();

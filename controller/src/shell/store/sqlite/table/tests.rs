@@ -216,8 +216,8 @@ proptest! {
         for (second, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Remember(change) => {
-                    table.remember(at(second as i64), change.clone()).expect("there is room");
-                    memory.remember(at(second as i64), change);
+                    table.remember(at(second as i64), (*change).clone()).expect("there is room");
+                    memory.remember(at(second as i64), *change);
                 }
                 Step::Ask(question) => {
                     let answer = table.ask(question.clone()).expect("it can be read");
