@@ -41,6 +41,10 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
     let (path, left) = journal.map_or((None, None), |(path, left)| (Some(path), left));
     let changes = left.map(|left| left.changes).unwrap_or_default();
     let mut controller = Controller::restore(Instant::now(), settings, changes, &mut effects);
+    // A file knows the tasks of an earlier controller; memory learns of them here.
+    if matches!(store, Store::Memory(_)) {
+        controller.snapshot().into_iter().for_each(|change| store.remember(channels::today(), change));
+    }
     let mut journal = path.and_then(|path| {
         let created = Journal::create(&path, channels.epoch(), &controller);
         created.inspect_err(|error| tracing::error!(%error, "a restart will lose tasks")).ok()

@@ -150,6 +150,11 @@ fn engines_tasks_and_clients_that_only_wait_outlive_a_killed_controller() {
     let outcome = interrupted.expect("it was sent").join(Duration::from_secs(30)).expect("it ends");
     assert!(matches!(&outcome[0].result, Err(Failure::LostContact(_))), "{outcome:?}");
 
+    let ids: Vec<String> = patient.answers.keys().cloned().collect();
+    let status = patient.ask("result_request", json!({ "msg_ids": ids, "status_only": true }));
+    let found = |list: &str| status[list].as_array().map_or(0, Vec::len);
+    assert_eq!(found("pending") + found("completed"), 22, "the hub knows them still: {status}");
+
     wait_until("both engines are back", || cluster.client(&["wait", "-n", "2"]).status.success());
     cluster.client(&["interrupt"]).ok();
     wait_until("everything is answered", || patient.unanswered() == 0);
