@@ -60,11 +60,14 @@ fn send(socket: &Socket, parts: &[Bytes]) -> Result<()> {
 pub struct StubEngines {
     /// Their names, in the order of their registration.
     pub uuids: Vec<EngineUuid>,
+    /// Their ids, in the same order.
+    pub ids: Vec<EngineId>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 struct StubEngine {
+    id: EngineId,
     session: Session,
     shell: Socket,
     ping: Option<Socket>,
@@ -87,17 +90,24 @@ impl StubEngines {
         let uuid = transport::random::id();
         let shell = Socket::router(context, &SocketOptions::identified(uuid.as_bytes()))?;
         shell.connect(endpoint)?;
-        let engine =
-            StubEngine { session: session(&uuid, key), shell, ping: None, pong: None, _control: None };
+        let engine = StubEngine {
+            id: EngineId(0),
+            session: session(&uuid, key),
+            shell,
+            ping: None,
+            pong: None,
+            _control: None,
+        };
         Ok(StubEngines::serve(vec![engine]))
     }
 
     fn serve(engines: Vec<StubEngine>) -> StubEngines {
         let uuids = engines.iter().map(|engine| EngineUuid::from(engine.session.id().as_str())).collect();
+        let ids = engines.iter().map(|engine| engine.id).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || serve(engines, &stopped));
-        StubEngines { uuids, stop, thread: Some(thread) }
+        StubEngines { uuids, ids, stop, thread: Some(thread) }
     }
 }
 
@@ -145,7 +155,8 @@ impl Registering {
         ping.connect(&file.common.url(file.hb_ping))?;
         let pong = Socket::dealer(context, &options)?;
         pong.connect(&file.common.url(file.hb_pong))?;
-        Ok(StubEngine { session, shell, ping: Some(ping), pong: Some(pong), _control: Some(control) })
+        let (ping, pong, _control) = (Some(ping), Some(pong), Some(control));
+        Ok(StubEngine { id: reply.id, session, shell, ping, pong, _control })
     }
 }
 
@@ -216,8 +227,7 @@ impl StubClient {
     }
 
     /// Submits a request that asks for nothing to all of these; each answers by itself.
-    pub fn submit_to_all(&mut self, targets: &[EngineUuid]) -> Result<()> {
-        let targets: Vec<_> = targets.iter().zip(0..).map(|(uuid, id)| (uuid, EngineId(id))).collect();
+    pub fn submit_to_all(&mut self, targets: &[(EngineUuid, EngineId)]) -> Result<()> {
         let metadata = json!({ "targets": targets, "is_broadcast": true, "is_coalescing": false });
         let request = self.session.message(now(), APPLY_REQUEST, &metadata, &Empty {}, vec![]);
         send(&self.socket, &request.to_parts(&[]))

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::connection_file::{ClientFile, EngineFile};
-use protocol::id::EngineUuid;
+use protocol::id::{EngineId, EngineUuid};
 use tests::stub::{StubClient, StubEngines, wait_for_engines};
 use transport::Context;
 
@@ -157,11 +157,12 @@ impl Rival {
 
     fn add_engines(&mut self, context: &Context, count: usize) -> Result<()> {
         self.engines.push(StubEngines::register(context, &self.files.1, count)?);
-        wait_for_engines(context, &self.files.0, self.uuids().len())
+        wait_for_engines(context, &self.files.0, self.known_engines().len())
     }
 
-    fn uuids(&self) -> Vec<EngineUuid> {
-        self.engines.iter().flat_map(|engines| engines.uuids.iter().cloned()).collect()
+    fn known_engines(&self) -> Vec<(EngineUuid, EngineId)> {
+        let known = |engines: &StubEngines| engines.uuids.clone().into_iter().zip(engines.ids.clone());
+        self.engines.iter().flat_map(known).collect()
     }
 
     fn note_memory(&mut self, when: &'static str) -> Result<()> {
@@ -178,12 +179,12 @@ impl Rival {
             Kind::Broadcast => client.broadcast,
         };
         let mut stub = StubClient::connect(context, &client.common.url(port), &client.common.key())?;
-        let (uuids, payload) = (self.uuids(), Bytes::from(vec![0_u8; phase.payload]));
-        let replies = if phase.kind == Kind::Broadcast { uuids.len() } else { 1 };
+        let (engines, payload) = (self.known_engines(), Bytes::from(vec![0_u8; phase.payload]));
+        let replies = if phase.kind == Kind::Broadcast { engines.len() } else { 1 };
         let submit = |stub: &mut StubClient, index: usize| match phase.kind {
             Kind::Balanced => stub.submit(None, &payload),
-            Kind::Direct => stub.submit(Some(&uuids[index % ENGINES]), &payload),
-            Kind::Broadcast => stub.submit_to_all(&uuids),
+            Kind::Direct => stub.submit(Some(&engines[index % ENGINES].0), &payload),
+            Kind::Broadcast => stub.submit_to_all(&engines),
         };
         // The first goes over connections that have just been made.
         submit(&mut stub, 0)?;
