@@ -1,7 +1,7 @@
 //! Flags as typed, and what they mean.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
@@ -155,9 +155,9 @@ pub struct Flags {
     /// Bytes of all records, such as 500M; a task's buffers are kept up to a quarter of it [default: 64M in memory, 4G in a file]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub db_bytes: Option<u64>,
-    /// File of --sqlitedb, for this controller alone; a relative name is within the profile's directory
-    #[arg(long, value_name = "FILE", default_value = "tasks.db")]
-    pub db_file: PathBuf,
+    /// File of --sqlitedb, for this controller alone; a relative name is within the profile's directory [default: tasks.db, or tasks-ID.db if another cluster of the profile has that]
+    #[arg(long, value_name = "FILE")]
+    pub db_file: Option<PathBuf>,
     /// Directory of --db-file, if it is not the profile's
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub db_dir: Option<PathBuf>,
@@ -300,7 +300,11 @@ impl Flags {
             Keeping::Nothing
         } else if self.sqlitedb {
             let directory = self.db_dir.as_deref().unwrap_or(profile.dir());
-            Keeping::File { path: directory.join(&self.db_file), bounds: bounds(Bounds::FILE) }
+            let id = profile.cluster_id();
+            let spare =
+                (self.db_file.is_none() && !id.is_empty()).then(|| directory.join(format!("tasks-{id}.db")));
+            let file = self.db_file.as_deref().unwrap_or(Path::new("tasks.db"));
+            Keeping::File { path: directory.join(file), spare, bounds: bounds(Bounds::FILE) }
         } else {
             Keeping::Memory(bounds(Bounds::MEMORY))
         };

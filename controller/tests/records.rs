@@ -38,10 +38,15 @@ fn start(profile: &Path, flags: &[&str]) -> Child {
 
 impl Running {
     fn start(place: &TempDir, name: &str) -> Running {
+        Running::start_as(place, name, "")
+    }
+
+    fn start_as(place: &TempDir, name: &str, cluster_id: &str) -> Running {
         let profile = place.path();
-        let file = profile.join("security/ipcontroller-client.json");
+        let dash = if cluster_id.is_empty() { "" } else { "-" };
+        let file = profile.join(format!("security/ipcontroller{dash}{cluster_id}-client.json"));
         let _ = std::fs::remove_file(&file);
-        let process = start(profile, &["--sqlitedb", "--quiet"]);
+        let process = start(profile, &["--sqlitedb", "--quiet", "--cluster-id", cluster_id]);
         let end = Instant::now() + PATIENCE;
         let text = loop {
             match std::fs::read_to_string(&file) {
@@ -141,11 +146,21 @@ fn a_killed_controllers_records_are_there_for_the_next_and_what_had_not_ended_ha
 }
 
 #[test]
-fn a_controller_whose_records_another_has_says_so_and_does_not_start() {
+fn a_second_cluster_of_a_profile_has_a_file_of_its_own_or_says_why_it_does_not_start() {
     let place = tempfile::tempdir().expect("a temporary directory");
-    let _first = Running::start(&place, "one");
-    let second = start(place.path(), &["--sqlitedb", "--quiet", "--cluster-id", "other"]);
-    let output = second.wait_with_output().expect("it ends");
+    let mut first = Running::start(&place, "one");
+    let mut second = Running::start_as(&place, "two", "other");
+    let request = second.session.message(today(), "apply_request", &json!({}), &json!({}), vec![]);
+    let parts = request.to_parts(&[Bytes::from_static(b"nobody")]);
+    assert_eq!(second.mux.send(&parts).expect("it works"), Sent::Done);
+    second.records(1);
+    first.records(0);
+    for name in ["tasks.db", "tasks-other.db"] {
+        assert!(place.path().join(name).exists(), "{name}");
+    }
+
+    let flags = ["--sqlitedb", "--quiet", "--cluster-id", "third", "--db-file", "tasks.db"];
+    let output = start(place.path(), &flags).wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.starts_with("error: failed to keep records in /"), "{text}");
@@ -153,5 +168,5 @@ fn a_controller_whose_records_another_has_says_so_and_does_not_start() {
     let files = std::fs::read_dir(place.path().join("security")).expect("it is there");
     let names: Vec<String> =
         files.map(|file| file.expect("it is there").file_name().to_string_lossy().into_owned()).collect();
-    assert!(names.iter().all(|name| !name.contains("other")), "{names:?}");
+    assert!(names.iter().all(|name| !name.contains("third")), "{names:?}");
 }

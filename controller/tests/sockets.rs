@@ -276,7 +276,7 @@ fn forged_and_repeated_messages_are_counted_and_dropped() {
 #[test]
 fn records_in_memory_and_in_a_file_are_asked_for_and_submitted_again() {
     let place = tempfile::tempdir().expect("a temporary directory");
-    let file = Keeping::File { path: place.path().join("tasks.db"), bounds: Bounds::FILE };
+    let file = Keeping::File { path: place.path().join("tasks.db"), spare: None, bounds: Bounds::FILE };
     for keeping in [Keeping::Memory(Bounds::MEMORY), file] {
         asked_for_and_submitted_again(&Running::keeping(keeping));
     }

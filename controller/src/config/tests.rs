@@ -94,7 +94,7 @@ fn to_restore_is_to_use_the_files_again() {
 
 #[test]
 fn records_are_kept_in_memory_unless_the_last_flag_says_otherwise() {
-    let file = |path: &str, bounds| Keeping::File { path: path.into(), bounds };
+    let file = |path: &str, bounds| Keeping::File { path: path.into(), spare: None, bounds };
     let profile = "/home/me/.ipython/profile_default";
     for (flags, expected) in [
         (vec![], Keeping::Memory(Bounds::MEMORY)),
@@ -102,7 +102,15 @@ fn records_are_kept_in_memory_unless_the_last_flag_says_otherwise() {
         (vec!["--mongodb", "--nodb"], Keeping::Nothing),
         (vec!["--nodb", "--sqlitedb"], file(&format!("{profile}/tasks.db"), Bounds::FILE)),
         (vec!["--sqlitedb", "--db-file=x/y.db"], file(&format!("{profile}/x/y.db"), Bounds::FILE)),
-        (vec!["--sqlitedb", "--db-file=/a/y.db"], file("/a/y.db", Bounds::FILE)),
+        (
+            vec!["--sqlitedb", "--cluster-id=7"],
+            Keeping::File {
+                path: format!("{profile}/tasks.db").into(),
+                spare: Some(format!("{profile}/tasks-7.db").into()),
+                bounds: Bounds::FILE,
+            },
+        ),
+        (vec!["--sqlitedb", "--cluster-id=7", "--db-file=/a/y.db"], file("/a/y.db", Bounds::FILE)),
         (
             vec![
                 "--IPController.db_class=SQLiteDB",

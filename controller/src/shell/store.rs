@@ -3,7 +3,7 @@
 
 mod sqlite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use protocol::Date;
@@ -28,7 +28,9 @@ pub enum Keeping {
     File {
         /// The file.
         path: PathBuf,
-        /// How much of it.
+        /// Another one, for when another controller has it.
+        spare: Option<PathBuf>,
+        /// How much is kept.
         bounds: Bounds,
     },
 }
@@ -65,7 +67,19 @@ impl Store {
         Ok(match keeping {
             Keeping::Nothing => Store::Nothing,
             Keeping::Memory(bounds) => Store::Memory(Box::new(Memory::new(*bounds, author))),
-            Keeping::File { path, bounds } => Store::File(File::open(path, *bounds, author, goes_on, waker)?),
+            Keeping::File { path, spare, bounds } => {
+                let open = |path: &Path| File::open(path, *bounds, author.clone(), goes_on, waker.clone());
+                Store::File(match (open(path), spare) {
+                    (Err(error), Some(spare)) if error.is_locked() => {
+                        tracing::warn!(
+                            taken = %path.display(), instead = %spare.display(),
+                            "another controller has the profile's file of records: this one takes its own"
+                        );
+                        open(spare)?
+                    }
+                    (opened, _) => opened?,
+                })
+            }
         })
     }
 

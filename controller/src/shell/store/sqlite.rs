@@ -48,8 +48,16 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 pub struct StoreError {
     path: PathBuf,
     why: String,
+    is_locked: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// Whether another program has the file.
+    pub(super) fn is_locked(&self) -> bool {
+        self.is_locked
+    }
 }
 
 /// The loop's side of a file.
@@ -101,6 +109,7 @@ impl File {
         let failed = |why: String, source: Option<Box<dyn std::error::Error + Send + Sync>>| StoreError {
             path: path.to_owned(),
             why,
+            is_locked: false,
             source,
         };
         make_private(path).map_err(|error| {
@@ -111,8 +120,8 @@ impl File {
         let opened = Table::open(path, bounds, author)
             .and_then(|mut table| Ok(table.take_over(today(), goes_on).map(|()| table)?));
         let table = opened.map_err(|error: TableError| {
-            let why = error.to_string();
-            failed(why, error.into_cause())
+            let is_locked = matches!(error, TableError::Locked);
+            StoreError { is_locked, ..failed(error.to_string(), error.into_cause()) }
         })?;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),

@@ -29,7 +29,7 @@ use crate::records::record::{self, Bounds, Ending, Kind, Record, Texts};
 use crate::records::{Answer, Change, Output, Purged, Question, Queue};
 
 /// How long a predecessor may take to let go of the file.
-const LOCK_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+const LOCK_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The form of our tables. Another one is not read.
 const VERSION: i64 = 1;
