@@ -1,12 +1,16 @@
 //! A file answers as memory does, and keeps what it has over the lives of controllers.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::questions::{narrowed, selection_of};
 use super::*;
 use crate::records::memory::Memory;
+use crate::records::query::Query;
 use crate::records::testing::*;
+use crate::records::{Answer, Change, Output, Purged, Question};
 
 const PLENTY: Bounds = Bounds { records: 1000, bytes: 1 << 30 };
 
