@@ -18,6 +18,10 @@ packages=(
   procps          # ps and pgrep, for the tests
 )
 
+# The tests run ipyparallel's client and engines (scripts/foreign.sh); a Python from elsewhere is as good.
+has_python() { "${COMMWORLD_PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null; }
+has_python || packages+=(python3 python3-venv)
+
 if ! command -v cargo >/dev/null; then
   [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
 fi
@@ -31,9 +35,10 @@ if ! command -v dpkg-query >/dev/null; then
   for tool in cc make mpicc mpiexec; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
+  has_python || missing+=("python3 (3.11 or newer, with venv)")
   [ -e /usr/include/zmq.h ] || [ -e /usr/local/include/zmq.h ] || missing+=("libzmq (headers)")
   if [ "${#missing[@]}" -gt 0 ]; then
-    say "missing: ${missing[*]}; this is not Debian, so install them by hand: a C compiler, make, MPI (Open MPI or MPICH), libclang, libzmq"
+    say "missing: ${missing[*]}; this is not Debian, so install them by hand: a C compiler, make, MPI (Open MPI or MPICH), libclang, libzmq, Python"
     exit 1
   fi
   exit 0

@@ -148,17 +148,23 @@ impl TestCluster {
                 let mut command = mpiexec(n);
                 command.arg(program(engine)).args(["--mpi", "--expect-size", &n.to_string()]);
                 command.arg("--profile-dir").arg(&profile);
-                self.launchers.push(start(&mut command, &profile.join("engines.log")));
+                self.add_launcher(&mut command, "engines");
             }
             Engines::Local => {
                 for _ in 0..n {
                     let mut command = Command::new(program(engine));
                     command.arg("--profile-dir").arg(&profile);
-                    let log = profile.join(format!("engine-{}.log", self.launchers.len()));
-                    self.launchers.push(start(&mut command, &log));
+                    self.add_launcher(&mut command, &format!("engine-{}", self.launchers.len()));
                 }
             }
         }
+    }
+
+    /// Starts a process that ends with the cluster; its output is the log of this name.
+    #[track_caller]
+    pub fn add_launcher(&mut self, command: &mut Command, log: &str) {
+        let log = self.profile().join(format!("{log}.log"));
+        self.launchers.push(start(command, &log));
     }
 
     /// The profile's directory.
@@ -217,7 +223,7 @@ impl TestCluster {
 impl Drop for TestCluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for name in ["controller", "engines", "engine-0"] {
+            for name in ["controller", "engines", "engine-0", "engine-1", "engine-2"] {
                 let log = self.log(name);
                 if !log.is_empty() {
                     eprintln!("── {name}.log ──\n{log}");

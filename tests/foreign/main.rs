@@ -1,0 +1,161 @@
+//! ipyparallel as its users have it, against our controller: unmodified clients, and engines of its own.
+//!
+//! Each test starts a cluster and runs one program of `programs/`, which checks its own results and exits as a
+//! failure with a message if one is wrong. `scripts/foreign.sh` installs what they need.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tests::{Engines, TestCluster, processes_with, program, run, wait_until};
+
+#[test]
+fn direct_views_run_code_and_functions_and_move_arrays() {
+    cluster_with(2).run("views.py");
+}
+
+#[test]
+fn direct_views_work_over_encrypted_connections() {
+    let mut cluster = TestCluster::controller(&["--ping", "500", "--enable-curve"]);
+    add_engines(&mut cluster, 2);
+    cluster.run("views.py");
+}
+
+#[test]
+fn balanced_views_map_retry_give_up_and_abort() {
+    cluster_with(2).run("balanced.py");
+}
+
+#[test]
+fn tasks_run_when_and_where_their_dependencies_say() {
+    cluster_with(2).run("dependencies.py");
+}
+
+#[test]
+fn broadcast_views_answer_in_order_whether_or_not_they_coalesce() {
+    cluster_with(3).run("broadcast.py");
+}
+
+#[test]
+fn joblib_and_executors_use_the_engines() {
+    cluster_with(2).run("pools.py");
+}
+
+#[test]
+fn two_clients_at_once_do_everything_in_one_notebook() {
+    cluster_with(2).run("two_clients.ipy");
+}
+
+#[test]
+fn a_person_at_the_prompt_of_ipython_uses_the_magics_and_interrupts() {
+    cluster_with(2).run("terminal.py");
+}
+
+#[test]
+fn tasks_are_interrupted_and_aborted() {
+    cluster_with(2).run("interrupts.py");
+}
+
+#[test]
+fn clients_are_told_of_engines_that_die_and_tasks_are_tried_again() {
+    cluster_with(3).run("losses.py");
+}
+
+#[test]
+fn records_of_tasks_are_found_by_other_clients_purged_and_run_again() {
+    cluster_with(2).run("records.py");
+}
+
+#[test]
+fn a_client_shuts_down_one_engine_and_then_everything() {
+    let cluster = cluster_with(3);
+    cluster.run("stop.py");
+    let profile = cluster.profile();
+    wait_until("no process is left", || processes_with(profile.as_os_str()).is_empty());
+    let left: Vec<_> = std::fs::read_dir(profile.join("security")).expect("it was made").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn ipclusters_and_cluster_objects_start_our_controller_if_the_profile_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let profile = folder.path().join("profile");
+    run(python(&profile, "cluster_api.py").env("CONTROLLER", program("controller"))).ok();
+    wait_until("no process is left", || processes_with(profile.as_os_str()).is_empty());
+}
+
+#[test]
+fn a_stock_client_drives_our_engines() {
+    TestCluster::start(Engines::Mpi, 2).run("our_engines.py");
+}
+
+/// A controller, and `n` engines of ipyparallel on their way; the programs wait for them.
+#[track_caller]
+fn cluster_with(n: usize) -> TestCluster {
+    let mut cluster = TestCluster::controller(&["--ping", "500"]);
+    add_engines(&mut cluster, n);
+    cluster
+}
+
+#[track_caller]
+fn add_engines(cluster: &mut TestCluster, n: usize) {
+    for index in 0..n {
+        let mut command = python_without_arguments(cluster.profile());
+        command.args(["-m", "ipyparallel.engine", "--InteractiveShell.colors=nocolor", "--profile-dir"]);
+        command.arg(cluster.profile());
+        cluster.add_launcher(&mut command, &format!("engine-{index}"));
+    }
+}
+
+trait RunProgram {
+    /// Runs a program against this cluster; fails the test if that fails.
+    fn run(&self, program: &str);
+}
+
+impl RunProgram for TestCluster {
+    #[track_caller]
+    fn run(&self, program: &str) {
+        run(&mut python(self.profile(), program)).ok();
+    }
+}
+
+/// The command that runs a program of `programs/`.
+#[track_caller]
+fn python(profile: &Path, program: &str) -> Command {
+    let mut command = python_without_arguments(profile);
+    if program.ends_with(".ipy") {
+        command.args(["-m", "IPython", "--no-banner", "--colors=NoColor", "--HistoryManager.enabled=False"]);
+    }
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/programs");
+    command.env("PYTHONPATH", &programs).arg(programs.join(program));
+    command
+}
+
+/// Python with ipyparallel, away from the profiles of whoever runs the tests.
+#[track_caller]
+fn python_without_arguments(profile: &Path) -> Command {
+    let mut command = Command::new(interpreter());
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("IPP_")) {
+        command.env_remove(variable);
+    }
+    command
+        .env("PROFILE_DIR", profile)
+        .env("IPYTHONDIR", profile.join("ipython"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env_remove("COMMWORLD_CONTROLLER")
+        .current_dir(profile.parent().expect("it is in a temporary directory"));
+    command
+}
+
+/// The Python that `scripts/foreign.sh` prepares, and finds at once when that was done.
+#[track_caller]
+fn interpreter() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/foreign.sh");
+        let output = Command::new(script).output().expect("it is in the repository");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "scripts/foreign.sh failed:\n{errors}");
+        PathBuf::from(String::from_utf8(output.stdout).expect("a path in UTF-8").trim())
+    })
+}
