@@ -1,11 +1,12 @@
 //! The project's own commands. `cargo xtask ci` is what CI runs, quickest checks first.
 
 mod bench;
+mod foreign;
 mod fuzz;
 mod tidy;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +36,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Runs the fuzz targets for a while each (needs a nightly compiler and cargo-fuzz).
     Fuzz(fuzz::Arguments),
+    /// Runs ipyparallel's own tests against our controller; fails if one fails that passes with theirs.
+    Foreign(foreign::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Tidy { bless } => tidy::run(&root, bless),
         Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Task::Foreign(arguments) => foreign::run(&root, &arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,7 +64,10 @@ fn ci(root: &Path) -> Result<()> {
     lint(root)?;
     // Process tests start these programs; `cargo test` alone would not build another package's binaries.
     step(root, "build", cargo(root).args(["build", "--workspace", "--bins", "--examples"]))?;
+    // The first time, this takes a minute that should not be counted for a test.
+    step(root, "ipyparallel", Command::new(root.join("scripts/foreign.sh")).stdout(Stdio::null()))?;
     step(root, "tests", cargo(root).args(["test", "--workspace", "--no-fail-fast"]))?;
+    foreign::quick(root)?;
     step(
         root,
         "engine tests without MPI",
