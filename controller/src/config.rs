@@ -152,7 +152,7 @@ pub struct Flags {
     /// Records to keep; what ended longest ago makes room [default: 10000 in memory, 1000000 in a file]
     #[arg(long, value_name = "COUNT")]
     pub db_records: Option<usize>,
-    /// Bytes of all records, such as 500M; a task's buffers are kept up to a quarter of it [default: 64M in memory, 4G in a file]
+    /// Bytes of all records, such as 500M; a task's buffers are kept up to a quarter of it [default: 16M in memory, 4G in a file]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub db_bytes: Option<u64>,
     /// File of --sqlitedb, for this controller alone; a relative name is within the profile's directory [default: tasks.db, or tasks-ID.db if another cluster of the profile has that]

@@ -37,7 +37,7 @@ impl Bounds {
     const MESSAGE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
     /// In memory, unless told otherwise.
-    pub const MEMORY: Bounds = Bounds { records: 10_000, bytes: 64 * 1024 * 1024 };
+    pub const MEMORY: Bounds = Bounds { records: 10_000, bytes: 16 * 1024 * 1024 };
 
     /// In a file, unless told otherwise.
     pub const FILE: Bounds = Bounds { records: 1_000_000, bytes: 4 * 1024 * 1024 * 1024 };
