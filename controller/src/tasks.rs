@@ -86,6 +86,8 @@ pub(crate) enum BalancedState {
 pub(crate) enum LastFailure {
     /// What an engine replied.
     Replied { engine: EngineUuid, message: WireMessage },
+    /// An engine replied that a dependency that the task checks itself is not met there: no failure of the task.
+    Declined { engine: EngineUuid, message: WireMessage },
     /// The engine was lost; the error says which and why.
     Lost { engine: EngineUuid, error: String },
 }

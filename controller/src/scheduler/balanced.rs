@@ -649,7 +649,12 @@ impl Controller {
             let retried = outcome.dependencies_met;
             effects.push(Effect::Remember(Change::Returned { task: id, engine, retried }));
             work.avoided.insert(engine);
-            work.last_failure = Some(LastFailure::Replied { engine: uuid, message });
+            if retried {
+                work.last_failure = Some(LastFailure::Replied { engine: uuid, message });
+            } else if matches!(work.last_failure, None | Some(LastFailure::Declined { .. })) {
+                // A failure says more than that others would not even try.
+                work.last_failure = Some(LastFailure::Declined { engine: uuid, message });
+            }
             work.state = BalancedState::Waiting;
             self.hub.release(engine, id, None);
             self.place_or_wait(now, id, effects);
@@ -699,6 +704,12 @@ impl Controller {
             Some(LastFailure::Lost { engine, error }) => {
                 let error = ErrorContent::new(ename::ENGINE_ERROR, error);
                 self.answer_waiting(now, id, Made::error(Some(&engine), &error), effects);
+            }
+            Some(LastFailure::Declined { engine, message }) => {
+                let how = super::explain::reply_in_words(&engine, &message);
+                let text =
+                    format!("every engine that the task may run on has declined it, the last with {how}");
+                self.end_waiting(now, id, &ErrorContent::new(ename::IMPOSSIBLE_DEPENDENCY, text), effects);
             }
             None => {
                 let text = "no engine that the task may run on is left";

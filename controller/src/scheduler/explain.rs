@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use protocol::error::{ErrorContent, ename, python_repr};
 use protocol::extension::{TaskExplanation, TaskState};
-use protocol::id::{EngineId, MsgId};
+use protocol::frames::WireMessage;
+use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::message::Status;
 
 use crate::hub::Engine;
@@ -136,15 +137,21 @@ fn explanation(msg_id: &MsgId, state: TaskState, reason: String) -> TaskExplanat
 fn last_failure(work: &BalancedWork) -> Option<String> {
     Some(match work.last_failure.as_ref()? {
         LastFailure::Lost { error, .. } => error.clone(),
-        LastFailure::Replied { engine, message } => {
-            let said: serde_json::Value = serde_json::from_slice(&message.content).unwrap_or_default();
-            let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
-            match text("ename") {
-                ename if ename.is_empty() => format!("engine {engine} declined it"),
-                ename => format!("{ename}: {} (engine {engine})", text("evalue")),
-            }
+        LastFailure::Replied { engine, message } | LastFailure::Declined { engine, message } => {
+            reply_in_words(engine, message)
         }
     })
+}
+
+/// The error of a reply, and whose it is.
+pub(super) fn reply_in_words(engine: &EngineUuid, message: &WireMessage) -> String {
+    let said: serde_json::Value = serde_json::from_slice(&message.content).unwrap_or_default();
+    let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
+    match (text("ename"), text("evalue")) {
+        (ename, _) if ename.is_empty() => format!("an error without a name (engine {engine})"),
+        (ename, evalue) if evalue.is_empty() => format!("{ename} (engine {engine})"),
+        (ename, evalue) => format!("{ename}: {evalue} (engine {engine})"),
+    }
 }
 
 fn counted(count: usize, noun: &str) -> String {

@@ -115,7 +115,17 @@ fn an_engine_that_declines_costs_no_retry() {
     let declined = Outcome { status: Status::Error, dependencies_met: false };
     let effects = sim.on(replied(Channel::Task, 1, 1, Some(declined)));
     assert_eq!(effects, [forwarded(Channel::Task, 0, 1, "t")]);
-    assert_eq!(sim.on(replied(Channel::Task, 0, 1, Some(declined))), [relayed(Channel::Task, 0, 1)]);
+    let ended = sim.on(replied(Channel::Task, 0, 1, Some(declined)));
+    assert_eq!(error_names(&ended), [pair("t", "ImpossibleDependency")]);
+}
+
+#[test]
+fn a_failure_is_told_rather_than_that_the_other_engines_decline() {
+    let mut sim = Sim::with_engines(2);
+    sim.on(task("t", with_retries(1)));
+    assert_eq!(sim.on(failed(1, 1)), [forwarded(Channel::Task, 0, 1, "t")]);
+    let declined = Outcome { status: Status::Error, dependencies_met: false };
+    assert_eq!(sim.on(replied(Channel::Task, 0, 1, Some(declined))), [relayed(Channel::Task, 1, 1)]);
 }
 
 #[test]
