@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tests::{Engines, TestCluster, processes_with, program, run, wait_until};
 
@@ -82,6 +83,49 @@ fn ipclusters_and_cluster_objects_start_our_controller_if_the_profile_says_so() 
     let profile = folder.path().join("profile");
     run(python(&profile, "cluster_api.py").env("CONTROLLER", program("controller"))).ok();
     wait_until("no process is left", || processes_with(profile.as_os_str()).is_empty());
+}
+
+#[test]
+fn errors_of_a_killed_engine_come_at_once() {
+    cluster_with(3).run("kill_engines.py");
+}
+
+/// Seconds of kills, 10 if the environment does not say.
+const KILL_SECONDS: &str = "COMMWORLD_KILL_SECONDS";
+
+#[test]
+fn every_future_ends_while_the_controller_is_killed_and_restarted() {
+    let seconds = std::env::var(KILL_SECONDS).map_or(10, |text| text.parse().expect("a number of seconds"));
+    let mut cluster = TestCluster::controller(&["--restore", "--ping", "500"]);
+    add_engines(&mut cluster, 3);
+    let mut command = python(cluster.profile(), "restart.py");
+    command.env("SECONDS_AT_MOST", (seconds + 55).to_string());
+    let mut load = command.spawn().expect("Python was found");
+    let file = |name: &str| cluster.profile().join(name);
+    let (loaded, calm) = (file("load"), file("calm"));
+    wait_until("the load has begun", || loaded.is_file());
+    for _ in 0..seconds / 2 {
+        // Not a wait for an event: this is how long each controller lives.
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.kill_and_restart_controller();
+    }
+    std::fs::write(calm, "").expect("the profile is ours");
+    let mut status = None;
+    wait_until("the load has ended", || {
+        status = load.try_wait().expect("it is our child");
+        status.is_some()
+    });
+    assert!(status.is_some_and(|status| status.success()), "restart.py: {status:?}");
+}
+
+#[test]
+fn the_controller_costs_little_beside_a_stock_client() {
+    let cluster = cluster_with(2);
+    let mut command = python(cluster.profile(), "cost.py");
+    command.env("CONTROLLER_PID", cluster.controller_pid().to_string());
+    // Without optimisation it costs many times more; cargo xtask foreign says how much with it.
+    command.env("TASKS", "500");
+    run(&mut command).ok();
 }
 
 #[test]
