@@ -17,6 +17,7 @@ use transport::TransportError;
 use transport::wake::WakeReceiver;
 
 use crate::machine::{Controller, Effect, Event, Settings};
+use crate::records::{Change, Queue};
 use channels::Channels;
 use journal::{Journal, Left};
 use store::{Store, Ticket};
@@ -41,9 +42,16 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
     let (path, left) = journal.map_or((None, None), |(path, left)| (Some(path), left));
     let changes = left.map(|left| left.changes).unwrap_or_default();
     let mut controller = Controller::restore(Instant::now(), settings, changes, &mut effects);
-    // A file knows the tasks of an earlier controller; memory learns of them here.
+    // A file knows the tasks of an earlier controller. Memory learns here of those that the journal has whole; of
+    // direct requests it has not what they carry, and a record without it would run again as something else.
     if matches!(store, Store::Memory(_)) {
-        controller.snapshot().into_iter().for_each(|change| store.remember(channels::today(), change));
+        let is_whole = |change: &Change| match change {
+            Change::Submitted { queue, .. } => *queue == Queue::Task,
+            Change::Gathering { .. } => false,
+            _ => true,
+        };
+        let known = controller.snapshot().into_iter().filter(is_whole);
+        known.for_each(|change| store.remember(channels::today(), change));
     }
     let mut journal = path.and_then(|path| {
         let created = Journal::create(&path, channels.epoch(), &controller);
