@@ -15,7 +15,7 @@ use protocol::limits::{COMPLETED_IDS_REMEMBERED, DEPARTED_ENGINES_REMEMBERED};
 use crate::machine::Settings;
 use crate::tasks::TaskId;
 use liveness::Pulse;
-use registration::Joining;
+use registration::{Heard, Joining};
 use sessions::Sessions;
 
 /// An engine that can be used.
@@ -61,6 +61,8 @@ impl Engine {
 struct Departed {
     id: EngineId,
     description: EngineDescription,
+    /// Channels that it was heard on.
+    heard: Heard,
 }
 
 /// Engines by id and by name, and the clock of heartbeats.
@@ -188,7 +190,8 @@ impl Hub {
         let engine = self.engines.remove(&id)?;
         self.ids.remove(&engine.uuid);
         if may_return {
-            self.remember(engine.uuid.clone(), Departed { id, description: engine.description.clone() });
+            let (description, heard) = (engine.description.clone(), registration::ALL_CHANNELS);
+            self.remember(engine.uuid.clone(), Departed { id, description, heard });
         }
         Some(engine)
     }
@@ -204,13 +207,18 @@ impl Hub {
         }
     }
 
-    /// A lost engine that has come back, if its id is still free.
+    /// A lost engine that has come back, if its id is free; if not, it may be later.
     fn recall(&mut self, uuid: &str) -> Option<(EngineUuid, Departed)> {
+        let id = self.departed.get(uuid)?.id;
+        let is_taken =
+            self.engines.contains_key(&id) || self.joining.values().any(|joining| joining.id == id);
+        if is_taken { None } else { self.forget(uuid) }
+    }
+
+    fn forget(&mut self, uuid: &str) -> Option<(EngineUuid, Departed)> {
         let (uuid, departed) = self.departed.remove_entry(uuid)?;
         self.departed_order.retain(|other| *other != uuid);
-        let taken = self.engines.contains_key(&departed.id)
-            || self.joining.values().any(|joining| joining.id == departed.id);
-        (!taken).then_some((uuid, departed))
+        Some((uuid, departed))
     }
 
     pub(crate) fn check_invariants(&self) {

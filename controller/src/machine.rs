@@ -171,12 +171,12 @@ pub enum Event {
         /// What it says.
         request: Box<RegistrationRequest>,
     },
-    /// An engine, or whoever watches it, says that it leaves.
+    /// Whoever watches an engine says that it is gone.
     Unregistering {
         /// Who.
         engine: Option<EngineId>,
     },
-    /// An engine said on the output channel that it ends.
+    /// An engine said that it ends: on the output channel, or to the hub.
     Ending {
         /// Who.
         engine: EngineUuid,

@@ -160,7 +160,7 @@ impl Controller {
         let Some(id) = engine else { return };
         if self.hub.engine(id).is_some() {
             self.lose_engine(now, id, false, "it unregistered", effects);
-        } else if self.hub.cancel_join(id) {
+        } else if self.hub.cancel_join(|_, joining| joining == id) {
             tracing::info!(%id, "registration cancelled");
         }
     }
@@ -168,6 +168,8 @@ impl Controller {
     pub(crate) fn on_ending(&mut self, now: Instant, engine: &EngineUuid, effects: &mut Vec<Effect>) {
         if let Some(id) = self.hub.by_uuid(engine.as_str()).map(|engine| engine.id) {
             self.lose_engine(now, id, false, "it was shut down", effects);
+        } else if self.hub.cancel_join(|uuid, _| uuid == engine) {
+            tracing::info!(%engine, "registration cancelled");
         }
     }
 

@@ -17,7 +17,7 @@ use protocol::message::notification::{EngineNotification, REGISTRATION_NOTIFICAT
 use protocol::message::{Failure, Status};
 use serde_json::Value as Json;
 
-use super::Hub;
+use super::{Departed, Hub};
 use crate::machine::{Channel, Controller, Effect, Settings};
 use crate::records::Change;
 
@@ -29,15 +29,18 @@ const READY_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 pub(super) struct Joining {
     pub(super) id: EngineId,
     pub(super) description: EngineDescription,
-    /// Channels that it was heard on, one bit each.
-    heard: u8,
+    /// Channels that it was heard on.
+    heard: Heard,
     /// When its heart first echoed.
     beat: Option<Instant>,
-    /// When it is given up.
+    /// When it is given up if its heart has not echoed by then.
     expires: Instant,
 }
 
-const ALL_CHANNELS: u8 = (1 << Channel::ALL.len()) - 1;
+/// Channels, one bit each.
+pub(super) type Heard = u8;
+
+pub(super) const ALL_CHANNELS: Heard = (1 << Channel::ALL.len()) - 1;
 
 impl Joining {
     fn is_ready(&self) -> bool {
@@ -106,15 +109,18 @@ impl Hub {
         // An engine that was lost and returns wants to be who it was.
         let id = match self.recall(uuid.as_str()) {
             Some((_, departed)) => departed.id,
-            None => self.allocate_id(wished),
+            None => {
+                self.forget(uuid.as_str());
+                self.allocate_id(wished)
+            }
         };
         let expires = now + settings.registration_timeout.max(settings.heartbeat_period * 10);
         self.joining.insert(uuid, Joining { id, description, heard: 0, beat: None, expires });
         id
     }
 
-    /// An engine that everybody thought lost has echoed: it joins again with its old id. It was reachable
-    /// before, so only its heart is waited for.
+    /// An engine that everybody thought lost has echoed: it joins again with its old id. If it was reachable
+    /// before, only its heart is waited for.
     pub(super) fn rejoin(&mut self, now: Instant, identity: &[u8], settings: &Settings) {
         let Some((uuid, departed)) = std::str::from_utf8(identity).ok().and_then(|uuid| self.recall(uuid))
         else {
@@ -124,7 +130,7 @@ impl Hub {
         let joining = Joining {
             id: departed.id,
             description: departed.description,
-            heard: ALL_CHANNELS,
+            heard: departed.heard,
             beat: None,
             expires,
         };
@@ -136,9 +142,9 @@ impl Hub {
     }
 
     /// Takes back a registration that was not finished.
-    pub(super) fn cancel_join(&mut self, id: EngineId) -> bool {
+    pub(super) fn cancel_join(&mut self, whose: impl Fn(&EngineUuid, EngineId) -> bool) -> bool {
         let before = self.joining.len();
-        self.joining.retain(|_, joining| joining.id != id);
+        self.joining.retain(|uuid, joining| !whose(uuid, joining.id));
         self.joining.len() != before
     }
 }
@@ -220,13 +226,16 @@ impl Controller {
         for (uuid, joining) in &self.hub.joining {
             if due(joining) {
                 ready.push((joining.id, uuid.clone()));
-            } else if joining.expires <= now {
+            } else if joining.beat.is_none() && joining.expires <= now {
                 expired.push(uuid.clone());
             }
         }
         for uuid in expired {
             let joining = self.hub.joining.remove(&uuid).expect("just found");
-            tracing::warn!(%uuid, id = %joining.id, "engine never became reachable");
+            tracing::warn!(%uuid, id = %joining.id, "engine did not become reachable in time");
+            // It believes that it has joined: should it be heard after all, it has.
+            let Joining { id, description, heard, .. } = joining;
+            self.hub.remember(uuid, Departed { id, description, heard });
         }
         ready.sort_unstable();
         for (_, uuid) in ready {

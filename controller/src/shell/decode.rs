@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use protocol::extension::{CLUSTER_STATUS_REQUEST, TASK_EXPLAIN_REQUEST};
 use protocol::header::Header;
-use protocol::id::EngineId;
+use protocol::id::{EngineId, EngineUuid};
 use protocol::message::control::{ABORT_REQUEST, AbortRequest, SHUTDOWN_REQUEST};
 use protocol::message::hub::{
     BECOME_DASK_REPLY, BECOME_DASK_REQUEST, CONNECTION_REQUEST, DB_REQUEST, HISTORY_REQUEST, LOAD_REQUEST,
@@ -167,6 +167,11 @@ pub(super) fn query(routing: Vec<Bytes>, message: Message) -> Result<Event, BadR
             Err(error) => Query::Malformed(error.to_string()),
         },
         UNREGISTRATION_REQUEST => {
+            // An engine's socket has the engine's name. Its id may be another engine's by now, if it was lost.
+            let name = std::str::from_utf8(&identity).map(EngineUuid::from);
+            if let Some(engine) = name.ok().filter(EngineUuid::is_valid) {
+                return Ok(Event::Ending { engine });
+            }
             let engine: Option<EngineId> =
                 message.content::<UnregistrationRequest>().ok().and_then(|request| request.id);
             return Ok(Event::Unregistering { engine });

@@ -86,12 +86,25 @@ fn a_world_whose_ranks_are_taken_gets_the_next_ids_in_rank_order() {
 }
 
 #[test]
-fn an_engine_that_never_becomes_reachable_is_forgotten() {
+fn an_engine_that_becomes_reachable_too_late_joins_then() {
     let mut sim = Sim::new();
     sim.on(registering("e0", None));
     assert_eq!(published(&sim.pass(Duration::from_secs(31))), [""; 0]);
-    assert_eq!(sim.controller.hub.joining_count(), 0);
+    assert_eq!(sim.controller.hub.joining_count(), 0, "nobody waits for it");
     assert_eq!(without_pings(sim.on(beat(0))), []);
+    assert_eq!(published(&sim.pass(Duration::from_millis(50))), ["registration_notification"]);
+}
+
+#[test]
+fn an_engine_whose_heart_echoes_in_the_last_moment_is_not_given_up() {
+    let mut sim = Sim::new();
+    sim.on(our_registration(0));
+    sim.pass(Duration::from_millis(29_900));
+    sim.on(beat(0));
+    sim.pass(Duration::from_millis(500));
+    sim.on(registering("other", None));
+    assert_eq!(sim.controller.hub.joining_count(), 2);
+    assert_eq!(published(&sim.pass(Duration::from_millis(500))), ["registration_notification"]);
 }
 
 #[test]
