@@ -221,6 +221,10 @@ impl Hub {
         Some((uuid, departed))
     }
 
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 3] {
+        [("engines", self.engines.len()), ("engine names", self.ids.len()), ("joining", self.joining.len())]
+    }
+
     pub(crate) fn check_invariants(&self) {
         assert_eq!(self.ids.len(), self.engines.len());
         for (uuid, id) in &self.ids {

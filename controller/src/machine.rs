@@ -522,6 +522,15 @@ impl Controller {
     pub fn unanswered(&self) -> usize {
         self.tasks.len()
     }
+
+    /// How much each table holds. All are empty when every request is answered and no engine is here.
+    pub fn sizes(&self) -> Vec<(&'static str, usize)> {
+        let mut sizes = vec![("broadcasts", self.broadcasts.len())];
+        sizes.extend(self.tasks.sizes());
+        sizes.extend(self.hub.sizes());
+        sizes.extend(self.balanced.sizes());
+        sizes
+    }
 }
 
 /// The reply type of a request type, if it is a request.

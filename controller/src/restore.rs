@@ -304,7 +304,7 @@ impl Controller {
         if past.kind == Kind::Control {
             let uuid = past.engine.unwrap_or_else(|| EngineUuid::from(""));
             let error = "the controller was restarted while the engine was asked; ask again";
-            self.fail_direct(id, task(Work::Direct { engine: EngineId(0) }), &uuid, error, effects);
+            self.fail_direct(id, task(Work::Direct { engine: EngineId(0) }), &uuid, error, true, effects);
             return;
         }
         let Some(engine) = engine else {

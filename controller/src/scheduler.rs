@@ -127,8 +127,8 @@ impl Controller {
         let error = format!("{} {reason}", engine.in_words());
         self.hub.release(id, task, None);
         if self.tasks.get(task).is_some_and(|task| task.work.is_balanced()) {
-            self.balanced.release(now, id);
             self.on_balanced_lost(now, id, uuid, task, error, effects);
+            self.balanced.release(now, id);
             self.fill(now, id, effects);
             return;
         }
@@ -171,7 +171,10 @@ impl Controller {
     ) -> Option<Work> {
         let task = self.tasks.end(id).expect("the caller found it");
         match task.work {
-            Work::Direct { .. } => self.fail_direct(id, task, uuid, error, effects),
+            Work::Direct { .. } => {
+                let is_gone = self.hub.by_uuid(uuid.as_str()).is_none();
+                self.fail_direct(id, task, uuid, error, is_gone, effects);
+            }
             Work::Share { .. } => self.fail_share(id, task, uuid, error, effects),
             Work::Probe { .. } => return Some(task.work),
             Work::Balanced(_) => unreachable!("the scheduler ends balanced tasks"),

@@ -246,4 +246,12 @@ impl TaskTable {
     pub(crate) fn len(&self) -> usize {
         self.tasks.len()
     }
+
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("tasks", self.tasks.len()),
+            ("clients with tasks", self.per_client.len()),
+            ("names of tasks", self.names.len()),
+        ]
+    }
 }

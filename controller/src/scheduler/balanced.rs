@@ -340,6 +340,22 @@ impl Balanced {
         [open, picky].into_iter().flatten().min().map(|(_, task)| *task)
     }
 
+    pub(crate) fn sizes(&self) -> [(&'static str, usize); 11] {
+        [
+            ("turns of clients", self.turns.clients()),
+            ("slots", self.slots.len()),
+            ("slots with room", self.roomy.len()),
+            ("waiting", self.waiting.len()),
+            ("open", self.open.len()),
+            ("picky", self.picky.len()),
+            ("timeouts", self.timeouts.len()),
+            ("due", self.due.len()),
+            ("dependents", self.dependents.len()),
+            ("live names", self.live.len()),
+            ("bytes of tasks", self.bytes),
+        ]
+    }
+
     /// How many tasks run before one that waits for an engine; none if it does not wait for one.
     pub(crate) fn ahead_of(&self, id: TaskId, work: &BalancedWork) -> Option<usize> {
         let ticket = (work.place, id);
@@ -444,11 +460,7 @@ impl Controller {
                 state: BalancedState::Waiting,
             })),
         });
-        if self.balanced.aborted.contains(&msg_id) {
-            self.abort_waiting(now, id, effects);
-        } else {
-            self.place_or_wait(now, id, effects);
-        }
+        self.place_or_wait(now, id, effects);
     }
 
     /// Goes on with a task of an earlier controller; where it is, the caller says next.
@@ -527,8 +539,14 @@ impl Controller {
 
     /// Gives a waiting task to an engine with room, or lists it, or ends it if it can never run.
     pub(crate) fn place_or_wait(&mut self, now: Instant, id: TaskId, effects: &mut Vec<Effect>) {
-        let Some(work) = self.tasks.balanced(id) else { return };
+        let Some(task) = self.tasks.get(id) else { return };
+        let Work::Balanced(work) = &task.work else { unreachable!("the caller has looked") };
         if work.state != BalancedState::Waiting {
+            return;
+        }
+        // It was aborted before it came, or while an engine had it that did not finish it.
+        if self.balanced.aborted.contains(&task.msg_id) {
+            self.abort_waiting(now, id, effects);
             return;
         }
         if work.after.is_unreachable() || work.follow.is_unreachable() || work.follow.is_scattered() {
@@ -639,7 +657,6 @@ impl Controller {
         message: WireMessage,
         effects: &mut Vec<Effect>,
     ) {
-        self.balanced.release(now, engine);
         let work = self.tasks.balanced_mut(id).expect("the caller found it");
         let tries_again = !outcome.dependencies_met || (outcome.status == Status::Error && work.retries > 0);
         if tries_again {
@@ -666,6 +683,8 @@ impl Controller {
             let finished = Finished { ok: outcome.status == Status::Ok, engine: Some(engine) };
             self.on_ended(now, &task, finished, effects);
         }
+        // Only now: what waited for this task takes its place in the queue, not that of this task at its engine.
+        self.balanced.release(now, engine);
         self.fill(now, engine, effects);
     }
 
@@ -750,16 +769,17 @@ impl Controller {
             .waiting_ids()
             .filter(|id| self.tasks.get(*id).is_some_and(|task| ids.contains(&task.msg_id)))
             .collect();
-        for id in waiting {
-            self.abort_waiting(now, id, effects);
-        }
+        // Before the first of them ends: what waits for its end may be the next.
         for id in ids {
             self.remember_aborted(id);
+        }
+        for id in waiting {
+            self.abort_waiting(now, id, effects);
         }
     }
 
     fn abort_waiting(&mut self, now: Instant, id: TaskId, effects: &mut Vec<Effect>) {
-        if self.tasks.get(id).is_none() {
+        if self.tasks.balanced(id).is_none_or(|work| work.state != BalancedState::Waiting) {
             return; // It depended on one that was aborted before it.
         }
         let answer = Made {
@@ -783,12 +803,17 @@ impl Controller {
             self.balanced.turns.forget(&task.client);
         }
         self.balanced.finished.insert(&task.msg_id, finished);
+        let mut woken: Vec<Ticket> = vec![];
         for id in self.balanced.dependents.remove(&task.msg_id).unwrap_or_default() {
             if let Some(dependent) = self.tasks.balanced_mut(id) {
                 dependent.after.learn(&task.msg_id, finished);
                 dependent.follow.learn(&task.msg_id, finished);
-                self.place_or_wait(now, id, effects);
+                woken.push((dependent.place, id));
             }
+        }
+        woken.sort_unstable();
+        for (_, id) in woken {
+            self.place_or_wait(now, id, effects);
         }
     }
 }

@@ -53,6 +53,10 @@ pub(crate) enum GatheredBefore {
 }
 
 impl Broadcasts {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a broadcast's replies become one.
     pub(crate) fn is_gathering(&self, broadcast: TaskId) -> bool {
         self.0.contains_key(&broadcast)

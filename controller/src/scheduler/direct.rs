@@ -58,17 +58,18 @@ impl Controller {
         effects.push(Effect::Forward { channel, engine: uuid, task, message });
     }
 
-    /// Answers a direct request in the engine's stead.
+    /// Answers a direct request in the engine's stead. What asks an engine to end is fulfilled if it may have ended.
     pub(crate) fn fail_direct(
         &mut self,
         id: TaskId,
         task: Task,
         uuid: &EngineUuid,
         error: &str,
+        may_have_ended: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let is_fulfilled = task.client.channel == Channel::Control && is_fulfilled_by_loss(&task.msg_type);
-        let answer = if is_fulfilled {
+        let is_control = task.client.channel == Channel::Control;
+        let answer = if may_have_ended && is_control && is_fulfilled_by_loss(&task.msg_type) {
             Made {
                 engine: Some(uuid.clone()),
                 metadata: json!({ "engine": uuid }),

@@ -1,5 +1,7 @@
 //! Requests to one named engine.
 
+use protocol::message::execute::Dependency;
+
 use super::*;
 
 fn control(msg_id: &str, msg_type: &str, engine: u32, aborted: &[&str]) -> Event {
@@ -70,6 +72,14 @@ fn an_undelivered_request_fails_while_its_engine_stays() {
 }
 
 #[test]
+fn a_shutdown_that_cannot_be_delivered_is_no_success_while_its_engine_stays() {
+    let mut sim = Sim::with_engines(1);
+    sim.on(control("s", "shutdown_request", 0, &[]));
+    let effects = sim.on(Event::Undelivered { engine: "e0".into(), task: TaskId(1) });
+    assert_eq!(error_names(&effects), [pair("s", "EngineError")]);
+}
+
+#[test]
 fn an_abort_ends_waiting_tasks_and_goes_on_to_the_engine() {
     let mut sim = Sim::with_engines(1);
     sim.on(plain_task("a"));
@@ -84,4 +94,30 @@ fn an_abort_that_overtakes_its_task_is_not_lost() {
     let mut sim = Sim::with_engines(1);
     sim.on(control("x", "abort_request", 0, &["late"]));
     assert_eq!(error_names(&sim.on(plain_task("late"))), [pair("late", "aborted")]);
+}
+
+#[test]
+fn a_task_that_was_aborted_while_it_ran_is_not_tried_again() {
+    let mut sim = Sim::with_engines(3);
+    let metadata = TaskMetadata { retries: 3, ..TaskMetadata::default() };
+    for id in ["failed", "lost"] {
+        sim.on(task(id, metadata.clone()));
+    }
+    sim.on(control("x", "abort_request", 0, &["failed", "lost"]));
+    assert_eq!(error_names(&sim.on(failed(2, 1))), [pair("failed", "aborted")]);
+    let lost = sim.on(Event::Unregistering { engine: Some(EngineId(1)) });
+    assert_eq!(error_names(&lost), [pair("lost", "aborted")]);
+}
+
+#[test]
+fn of_two_aborted_tasks_the_one_that_runs_if_the_other_fails_does_not_run() {
+    let mut sim = Sim::with_engines(2);
+    let on_one = TaskMetadata { targets: vec!["e0".into()], ..TaskMetadata::default() };
+    sim.on(task("a", on_one.clone()));
+    sim.on(task("b", on_one));
+    let after = Dependency { dependencies: ids(&["b"]), all: true, success: false, failure: true };
+    sim.on(task("c", TaskMetadata { after, ..TaskMetadata::default() }));
+    let effects = sim.on(control("x", "abort_request", 9, &["b", "c"]));
+    assert_eq!(error_names(&effects), [pair("b", "aborted"), pair("c", "aborted"), pair("x", "EngineError")]);
+    assert_eq!(sim.controller.unanswered(), 1, "an engine has the first");
 }
