@@ -12,6 +12,7 @@ mod random;
 mod records;
 mod registration;
 mod restore;
+mod simulation;
 
 use std::time::{Duration, Instant};
 
