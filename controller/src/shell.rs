@@ -1,5 +1,6 @@
 //! The loop around the machine: the only place that blocks, and the only clock.
 
+mod awake;
 pub mod channels;
 mod decode;
 mod hearts;

@@ -32,6 +32,7 @@ use transport::poll::{PollItem, poll_awake};
 use transport::wake::WakeReceiver;
 use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
 
+use super::awake::Awake;
 use super::decode;
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
@@ -43,10 +44,6 @@ use crate::tasks::TaskId;
 
 /// Messages taken from one socket before the next one has its turn.
 pub(super) const RECEIVED_PER_ROUND_MAX: usize = 256;
-
-/// How long the controller looks for the next message before it sleeps. One request at a time, with nothing else on the
-/// machine: 195 µs from client to engine and back, in place of 360; beyond this time nothing more is gained.
-const AWAKE_TIME: Duration = Duration::from_micros(100);
 
 /// How long last messages (the answer to a shutdown) may take to leave when the controller ends.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
@@ -127,6 +124,7 @@ pub struct Channels {
     iopub_out: Socket,
     iopub_relayed: u64,
     hearts: Hearts,
+    awake: Awake,
     outbox: Outbox,
     session: Session,
     receiver: Receiver,
@@ -245,6 +243,7 @@ impl Channels {
             iopub_out,
             iopub_relayed: 0,
             hearts: Hearts::new(ping, pong, monitor),
+            awake: Awake::new(),
             outbox: Outbox::default(),
             receiver: Receiver::new(session.signer().clone()),
             clients: decode::Clients::default(),
@@ -306,7 +305,9 @@ impl Channels {
             PollItem::from(&self.hearts.monitor),
             PollItem::from(wake),
         ];
-        poll_awake(&mut items, time, AWAKE_TIME)?;
+        let began = Instant::now();
+        poll_awake(&mut items, time, self.awake.time())?;
+        self.awake.on_waited(began.elapsed());
         let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken] =
             items.map(|item| item.is_readable());
         Ok(Ready { engines, clients: [c0, c1, c2, c3], registration, output, hearts: pong || monitor, woken })
