@@ -3,6 +3,7 @@
 mod bench;
 mod foreign;
 mod fuzz;
+mod sim;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Runs the fuzz targets for a while each (needs a nightly compiler and cargo-fuzz).
     Fuzz(fuzz::Arguments),
+    /// Runs many seeds of the controller's simulation, or traces one.
+    Sim(sim::Arguments),
     /// Runs ipyparallel's own tests against our controller; fails if one fails that passes with theirs.
     Foreign(foreign::Arguments),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Tidy { bless } => tidy::run(&root, bless),
         Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Task::Sim(arguments) => sim::run(&root, &arguments),
         Task::Foreign(arguments) => foreign::run(&root, &arguments),
     };
     match outcome {

@@ -417,11 +417,6 @@ impl World {
         }
         let words = self.story.is_some().then(|| story::event(&event));
         let is_routine = matches!(event, Event::Deadline | Event::Beat { .. });
-        self.count(match &event {
-            Event::Beat { .. } => "zz beats",
-            Event::Deadline => "zz deadlines",
-            _ => "zz others",
-        });
         self.note_event(&event);
         let now = self.instant();
         let mut effects = vec![];
@@ -548,7 +543,7 @@ impl World {
             Effect::AnswerStatus { to, parent, .. } => self.send_to_client(&to, Socket::Hub, id_of(&parent)),
             // The store, which is no part of this, answers at once.
             Effect::Consult { to, parent, .. } => self.send_to_client(&to, Socket::Hub, id_of(&parent)),
-            Effect::Probe { channel, engine, task } => self.probe(&engine, channel, task),
+            Effect::Probe { .. } => unreachable!("only a controller that was restarted asks after its tasks"),
             Effect::Publish { .. } | Effect::Remember(_) => {}
             Effect::Ping => {
                 self.pings += 1;
@@ -569,10 +564,6 @@ impl World {
         let Header { msg_id, msg_type, .. } = header;
         let delivery = Delivery { channel, task, msg_id, msg_type, header: frame };
         self.send_to_engine(number, channel, task, Down::Request(delivery));
-    }
-
-    fn probe(&mut self, _engine: &EngineUuid, _channel: Channel, _task: TaskId) {
-        unreachable!("the controller was not restarted")
     }
 
     /// As `shell/outbox.rs`: what cannot be sent waits a little, behind what waits already.
