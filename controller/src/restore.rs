@@ -10,7 +10,8 @@
 //!   every channel where it has something: a channel keeps its order, so what is not answered before is not answered
 //!   at all. Such a task is tried elsewhere if it may be tried again, else its client is told.
 //! * A reply that the earlier controller had given to its sockets counts as delivered. Only one of its very last moment
-//!   can be lost. To send it again would be worse: a stock client that gets a reply twice stops listening.
+//!   can be lost. To send it again would be worse: a stock client that gets the same message twice stops
+//!   listening.
 //! * A request that was lost on its way in is unknown here; see [`sessions`](crate::hub::sessions).
 
 use std::collections::{BTreeMap, BTreeSet};
