@@ -82,7 +82,8 @@ fn ipclusters_and_cluster_objects_start_our_controller_if_the_profile_says_so() 
     let folder = tempfile::tempdir().expect("a temporary directory");
     let profile = folder.path().join("profile");
     run(python(&profile, "cluster_api.py").env("CONTROLLER", program("controller"))).ok();
-    wait_until("no process is left", || processes_with(profile.as_os_str()).is_empty());
+    // They are told the profile by a variable, not by an argument.
+    wait_until("no process is left", || !is_in_an_environment(&profile));
 }
 
 #[test]
@@ -119,18 +120,35 @@ fn every_future_ends_while_the_controller_is_killed_and_restarted() {
 }
 
 #[test]
-fn the_controller_costs_little_beside_a_stock_client() {
-    let cluster = cluster_with(2);
-    let mut command = python(cluster.profile(), "cost.py");
-    command.env("CONTROLLER_PID", cluster.controller_pid().to_string());
-    // Without optimisation it costs many times more; cargo xtask foreign says how much with it.
-    command.env("TASKS", "500");
-    run(&mut command).ok();
+fn clusters_of_the_original_start_our_controller_if_the_environment_says_so() {
+    // What it costs is said by cargo xtask foreign, with an optimised build.
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let profile = folder.path().join("profile");
+    let mut command = python(&profile, "cost.py");
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign");
+    let path = std::env::join_paths([programs.join("programs"), programs.join("suite")]);
+    command
+        .env("PYTHONPATH", path.expect("a checkout without colons in its path"))
+        .env("COMMWORLD_CONTROLLER", program("controller"))
+        .env("TASKS", "300");
+    let told = run(&mut command).ok();
+    // One process: it is ours, for the original has nine.
+    assert!(told.contains(" in 1 processes"), "{told}");
+    wait_until("no process is left", || processes_with(folder.path().as_os_str()).is_empty());
 }
 
 #[test]
 fn a_stock_client_drives_our_engines() {
     TestCluster::start(Engines::Mpi, 2).run("our_engines.py");
+}
+
+/// Whether a process of this profile is alive, as far as its environment tells.
+fn is_in_an_environment(profile: &Path) -> bool {
+    let variable = [b"PROFILE_DIR=", profile.as_os_str().as_encoded_bytes()].concat();
+    let processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("environ")).ok())
+        .any(|environment| environment.split(|byte| *byte == 0).any(|found| found == variable))
 }
 
 /// A controller, and `n` engines of ipyparallel on their way; the programs wait for them.

@@ -28,6 +28,9 @@ const TEST_SECONDS: u32 = 120;
 /// For one file of tests: the longest takes 90 s on two cores, and a file that hangs ends by the limit above.
 const FILE_LIMIT: Duration = Duration::from_secs(900);
 
+/// How much of a stock client's CPU time our controller may use for tasks that do nothing: twice what was measured.
+const SHARE_AT_MOST: &str = "0.4";
+
 /// Tests that pass with the original.
 const REFERENCE: &str = "tests/foreign/suite/reference.txt";
 
@@ -92,7 +95,8 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     if arguments.bless {
         return bless(&reference, &outcomes);
     }
-    suite.judge(&outcomes, &read_reference(&reference)?)
+    suite.judge(&outcomes, &read_reference(&reference)?)?;
+    if arguments.files.is_empty() { suite.cost() } else { Ok(()) }
 }
 
 /// The quick files against the controller that was built for the other tests.
@@ -173,15 +177,10 @@ impl Suite {
         Ok(outcomes)
     }
 
-    fn run_file(&self, name: &str) -> Result<Outcomes> {
-        let stem = name.trim_end_matches(".py");
-        let log = self.results.join(format!("{stem}.log"));
-        let rows = self.results.join(format!("{stem}.tsv"));
+    /// The original's Python as a user has it, but for whose controller is started.
+    fn command(&self) -> Result<Command> {
         let home = self.results.join("home");
         std::fs::create_dir_all(&home).context("failed to create a home for the tests")?;
-        let output = File::create(&log).with_context(|| format!("failed to write {}", log.display()))?;
-        let suite = self.root.join("tests/foreign/suite");
-
         let mut command = Command::new(&self.python);
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("IPP_") {
@@ -189,6 +188,48 @@ impl Suite {
             }
         }
         let (mark, value) = self.mark.split_once('=').expect("it was made with one");
+        command
+            .current_dir(&home)
+            .env(mark, value)
+            .env("PYTHONPATH", self.root.join("tests/foreign/suite"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env_remove("COMMWORLD_CONTROLLER")
+            // Away from the profiles of whoever runs this.
+            .env("HOME", &home)
+            .env("IPYTHONDIR", home.join("ipython"))
+            .env("JUPYTER_PLATFORM_DIRS", "1")
+            .stdin(Stdio::null());
+        if let Some(controller) = &self.controller {
+            command.env("COMMWORLD_CONTROLLER", controller);
+        }
+        Ok(command)
+    }
+
+    /// Prints what the controller costs beside a client that submits as fast as it can.
+    fn cost(&self) -> Result<()> {
+        let foreign = self.root.join("tests/foreign");
+        let path = std::env::join_paths([foreign.join("programs"), foreign.join("suite")])
+            .context("failed to name two folders")?;
+        let mut command = self.command()?;
+        command.arg(foreign.join("programs/cost.py"));
+        command.env("PYTHONPATH", path).env("PROFILE_DIR", self.results.join("cost"));
+        command.env("SECONDS_AT_MOST", "300");
+        if self.controller.is_some() {
+            command.env("SHARE_AT_MOST", SHARE_AT_MOST);
+        }
+        println!("{}", answer(&mut command)?);
+        end_marked(&self.mark)?;
+        Ok(())
+    }
+
+    fn run_file(&self, name: &str) -> Result<Outcomes> {
+        let stem = name.trim_end_matches(".py");
+        let log = self.results.join(format!("{stem}.log"));
+        let rows = self.results.join(format!("{stem}.tsv"));
+        let output = File::create(&log).with_context(|| format!("failed to write {}", log.display()))?;
+        let suite = self.root.join("tests/foreign/suite");
+
+        let mut command = self.command()?;
         command
             .args(["-m", "pytest", "-p", "outcomes", "-k", &self.select])
             .arg("-c")
@@ -198,22 +239,9 @@ impl Suite {
             // A thread, because the tests use the alarm signal that the other method needs.
             .args([&format!("--timeout={TEST_SECONDS}"), "--timeout-method=thread"])
             .arg(self.tests.join(name))
-            .current_dir(&home)
-            .env(mark, value)
-            .env("PYTHONPATH", &suite)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("COMMWORLD_OUTCOMES", &rows)
-            .env_remove("COMMWORLD_CONTROLLER")
-            // Away from the profiles of whoever runs this.
-            .env("HOME", &home)
-            .env("IPYTHONDIR", home.join("ipython"))
-            .env("JUPYTER_PLATFORM_DIRS", "1")
-            .stdin(Stdio::null())
             .stdout(output.try_clone().context("failed to share a file")?)
             .stderr(output);
-        if let Some(controller) = &self.controller {
-            command.env("COMMWORLD_CONTROLLER", controller);
-        }
         let mut child = command.spawn().with_context(|| format!("failed to start {command:?}"))?;
         let deadline = Instant::now() + FILE_LIMIT;
         while child.try_wait().context("failed to wait for pytest")?.is_none() {

@@ -1,6 +1,6 @@
 """ipyparallel's client with this project's engines, which run their own language."""
 
-from setting import connect, equal, fails
+from setting import connect, equal, fails, until
 
 rc = connect(2)
 both = rc[:]
@@ -13,7 +13,8 @@ fails("ZeroDivisionError", rc[0].execute, "1 / 0", block=True)
 both.execute("t = psum(1)", block=True)
 
 # What waits for a rank that never comes is interrupted.
-alone = rc[0].execute("psum(1)", block=False)
+alone = rc[0].execute("print(`here`); psum(1)", silent=False, block=False)
+until("it runs", lambda: rc.metadata[alone.msg_ids[0]]["stdout"])
 rc.send_signal("SIGINT", targets=0, block=True)
 fails("KeyboardInterrupt", alone.get, timeout=20)
 everyone = rc.broadcast_view().execute("u = psum(1); u", silent=False, block=True)
