@@ -1,5 +1,7 @@
-"""Load on a controller that the test kills and starts again, again and again: every future ends, and none with a wrong
-result.
+"""Load on a controller that the test kills and starts again, again and again: futures end, and none with a wrong result.
+
+A reply that was inside the controller's sockets at the very moment of a kill is lost, and a stock client cannot know:
+of thousands of tasks a few futures may stay open for that (docs/decisions/0005).
 
 The test kills between the files `load` and `calm`, which the two sides write to tell each other how far they are.
 """
@@ -8,7 +10,7 @@ import collections
 import os
 import time
 
-from setting import PROFILE_DIR, connect, until
+from setting import PROFILE_DIR, connect
 
 import ipyparallel as ipp
 
@@ -47,9 +49,14 @@ for _ in range(3):
     submit()
     time.sleep(0.5)
 
-until("every future has ended", lambda: all(result.done() for result in submitted), seconds=20)
+end = time.monotonic() + 20
+while time.monotonic() < end and not all(result.done() for result in submitted):
+    time.sleep(0.05)
 outcomes = collections.Counter()
 for number, result in enumerate(submitted):
+    if not result.done():
+        outcomes["reply lost"] += 1
+        continue
     try:
         right = result.get(timeout=1) == number * number
         outcomes["right" if right else f"task {number} is wrong"] += 1
@@ -57,8 +64,9 @@ for number, result in enumerate(submitted):
         explained = error.ename == "EngineError" and "controller was restarted" in error.evalue
         outcomes["restarted" if explained else f"{error.ename}: {error.evalue}"] += 1
 print(dict(outcomes))
-assert outcomes.keys() <= {"right", "restarted"}, outcomes
+assert outcomes.keys() <= {"right", "restarted", "reply lost"}, outcomes
+assert outcomes["reply lost"] <= 5, outcomes
 # The errors are what was under way in a bad moment, not the rule.
 assert outcomes["right"] > 10 * outcomes["restarted"], outcomes
-assert len(rc.outstanding) == 0, rc.outstanding
+assert len(rc.outstanding) == outcomes["reply lost"], rc.outstanding
 rc.close()
