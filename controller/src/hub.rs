@@ -175,6 +175,25 @@ impl Hub {
         self.give_no_id_up_to(id);
     }
 
+    /// An engine of an earlier controller that joins if it is heard.
+    pub(crate) fn expect_back(&mut self, uuid: EngineUuid, id: EngineId, description: EngineDescription) {
+        self.remember(uuid, Departed { id, description, heard: 0 });
+        self.give_no_id_up_to(id);
+    }
+
+    /// Engines that join if they are heard.
+    pub(crate) fn expected(&self) -> impl Iterator<Item = (EngineId, EngineUuid, EngineDescription)> {
+        let departed = self.departed_order.iter().filter_map(|uuid| {
+            let Departed { id, description, .. } = self.departed.get(uuid)?;
+            Some((*id, uuid.clone(), description.clone()))
+        });
+        let joining = self.joining.iter().map(|(uuid, joining)| {
+            let (id, description) = (joining.id, joining.description.clone());
+            (id, uuid.clone(), description)
+        });
+        departed.chain(joining)
+    }
+
     /// Ids are never given twice, also not by a later controller.
     pub(crate) fn give_no_id_up_to(&mut self, id: EngineId) {
         self.next_id = self.next_id.max(id.0.saturating_add(1));

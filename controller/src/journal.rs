@@ -54,7 +54,8 @@ enum Line {
     Missed { session: SessionId, msg_id: MsgId, told: bool },
     Ended { name: u64, ok: bool, engine: Option<EngineId> },
     Joined { id: EngineId, engine: EngineUuid, description: Box<EngineDescription> },
-    Left { id: EngineId },
+    Expected { id: EngineId, engine: EngineUuid, description: Box<EngineDescription> },
+    Left { id: EngineId, engine: EngineUuid },
 }
 
 /// Appends a change, if it is one that a later controller must know.
@@ -119,7 +120,11 @@ pub(crate) fn encode(change: &Change, out: &mut Vec<u8>) {
             let description = Box::new(description.clone());
             (Line::Joined { id: *id, engine: engine.clone(), description }, None)
         }
-        Change::Left { id } => (Line::Left { id: *id }, None),
+        Change::Expected { id, engine, description } => {
+            let description = Box::new(description.clone());
+            (Line::Expected { id: *id, engine: engine.clone(), description }, None)
+        }
+        Change::Left { id, engine } => (Line::Left { id: *id, engine: engine.clone() }, None),
         Change::Output { .. } | Change::Resubmitted { .. } => return,
     };
     append(&line, message.as_ref(), out);
@@ -237,7 +242,10 @@ fn change(line: Line, message: Option<WireMessage>) -> Result<Change, EntryError
         Line::Missed { session, msg_id, told } => Change::Missed { session, msg_id, told },
         Line::Ended { name, ok, engine } => Change::Ended { name, ok, engine },
         Line::Joined { id, engine, description } => Change::Joined { id, engine, description: *description },
-        Line::Left { id } => Change::Left { id },
+        Line::Expected { id, engine, description } => {
+            Change::Expected { id, engine, description: *description }
+        }
+        Line::Left { id, engine } => Change::Left { id, engine },
     })
 }
 
@@ -372,7 +380,7 @@ mod tests {
             Change::Noted { session: "s".into(), msg_id: msg_id.clone() },
             Change::Missed { session: "s".into(), msg_id, told: true },
             Change::Ended { name: 77, ok: true, engine: Some(EngineId(3)) },
-            Change::Left { id: EngineId(3) },
+            Change::Left { id: EngineId(3), engine: "e0".into() },
         ]
     }
 

@@ -447,7 +447,11 @@ impl Controller {
             Event::Undelivered { engine, task } => self.on_undelivered(now, &engine, task, effects),
             Event::Asked { client, session, msg_id, header, query } => {
                 self.note_message(now, &session, &msg_id, false, effects);
-                self.on_asked(now, client, session, header, query, effects)
+                if self.hub.sessions.has_given_up(&session, &msg_id) {
+                    tracing::info!(%msg_id, "a question that was told lost has come; it is not answered");
+                } else {
+                    self.on_asked(now, client, session, header, query, effects)
+                }
             }
             Event::Resubmitted { to, parent, requests } => {
                 self.on_resubmitted(now, to, parent, requests, effects)

@@ -216,10 +216,21 @@ pub enum Change {
         /// What it said of itself.
         description: EngineDescription,
     },
-    /// An engine was lost, or left.
+    /// An engine has registered and cannot be used yet, or was lost and may return.
+    Expected {
+        /// Its id.
+        id: EngineId,
+        /// Its name.
+        engine: EngineUuid,
+        /// What it said of itself.
+        description: EngineDescription,
+    },
+    /// An engine was lost, or left, or will not join.
     Left {
         /// Its id.
         id: EngineId,
+        /// Its name.
+        engine: EngineUuid,
     },
 }
 

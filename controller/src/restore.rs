@@ -42,6 +42,8 @@ pub(crate) const RETURN_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 struct Past {
     engines: BTreeMap<EngineId, (EngineUuid, EngineDescription)>,
+    /// Engines that may be heard although they cannot be used.
+    expected: BTreeMap<EngineUuid, (EngineId, EngineDescription)>,
     /// Ids of engines that are gone: they are not given again.
     last_id: Option<EngineId>,
     tasks: BTreeMap<TaskId, PastTask>,
@@ -108,6 +110,7 @@ impl Past {
                 self.tasks.insert(task, PastTask { msg_id, client, kind, engine, request, avoided, retried });
             }
             Change::Told { task } => {
+                self.last_task = self.last_task.max(task);
                 self.tasks.remove(&task);
             }
             Change::Gathering { broadcast, msg_id, client, request } => {
@@ -172,13 +175,21 @@ impl Past {
                 self.missed.insert(msg_id, (session, told));
             }
             Change::Ended { name, ok, engine } => self.ends.push((name, Finished { ok, engine })),
+            Change::Expected { id, engine, description } => {
+                self.last_id = self.last_id.max(Some(id));
+                self.expected.insert(engine, (id, description));
+            }
             Change::Joined { id, engine, description } => {
                 self.last_id = self.last_id.max(Some(id));
+                self.expected.remove(&engine);
                 self.engines.insert(id, (engine, description));
             }
-            Change::Left { id } => {
+            Change::Left { id, engine } => {
                 self.last_id = self.last_id.max(Some(id));
-                self.engines.remove(&id);
+                self.expected.remove(&engine);
+                if self.engines.get(&id).is_some_and(|(uuid, _)| *uuid == engine) {
+                    self.engines.remove(&id);
+                }
             }
             Change::Output { .. } | Change::Resubmitted { .. } => {}
         }
@@ -246,6 +257,9 @@ impl Controller {
         }
         if let Some(id) = past.last_id {
             controller.hub.give_no_id_up_to(id);
+        }
+        for (uuid, (id, description)) in std::mem::take(&mut past.expected) {
+            controller.hub.expect_back(uuid, id, description);
         }
         for (id, (uuid, description)) in std::mem::take(&mut past.engines) {
             controller.hub.take_back(now, id, uuid, description, now + RETURN_TIME);
@@ -348,6 +362,8 @@ impl Controller {
                 work: Work::Probe { engine: id, doubtful },
             });
             self.hub.hold(id, task);
+            // A later controller must not take its answer for another task's.
+            effects.push(Effect::Remember(Change::Told { task }));
             effects.push(Effect::Probe { channel, engine: uuid.clone(), task });
         }
     }
@@ -399,9 +415,10 @@ impl Controller {
 
     /// Everything that a later controller must know, as changes: to write a journal anew that has grown too long.
     pub fn snapshot(&self) -> Vec<Change> {
-        let mut changes = vec![];
+        let mut changes = vec![Change::Told { task: self.tasks.last_id() }];
         if let Some(id) = self.hub.last_id() {
-            changes.push(Change::Left { id });
+            // Nobody's: only that the id was given matters.
+            changes.push(Change::Left { id, engine: EngineUuid::from("") });
         }
         for engine in self.hub.engines() {
             changes.push(Change::Joined {
@@ -409,6 +426,9 @@ impl Controller {
                 engine: engine.uuid.clone(),
                 description: engine.description.clone(),
             });
+        }
+        for (id, engine, description) in self.hub.expected() {
+            changes.push(Change::Expected { id, engine, description });
         }
         for (session, msg_id) in self.hub.sessions.last_messages() {
             changes.push(Change::Noted { session, msg_id });

@@ -28,7 +28,8 @@ use crate::tasks::{Task, TaskId, Work};
 impl Controller {
     pub(crate) fn on_submitted(&mut self, now: Instant, request: Request, effects: &mut Vec<Effect>) {
         let Header { session, msg_id, .. } = &request.header;
-        let begins_task = request.client.channel.is_queued();
+        let is_request = reply_type(&request.header.msg_type).is_some();
+        let begins_task = is_request && request.client.channel.is_queued();
         self.note_message(now, session, msg_id, begins_task, effects);
         if self.hub.sessions.has_given_up(session, msg_id) {
             tracing::info!(%msg_id, "a request that was told lost has come; it is not run");

@@ -163,6 +163,11 @@ impl TaskTable {
         TaskId(self.begun + 1)
     }
 
+    /// The id that a task got last.
+    pub(crate) fn last_id(&self) -> TaskId {
+        TaskId(self.begun)
+    }
+
     /// Goes on counting where an earlier controller ended.
     pub(crate) fn count_from(&mut self, id: TaskId) {
         self.begun = self.begun.max(id.0);

@@ -160,7 +160,8 @@ impl Controller {
         let Some(id) = engine else { return };
         if self.hub.engine(id).is_some() {
             self.lose_engine(now, id, false, "it unregistered", effects);
-        } else if self.hub.cancel_join(|_, joining| joining == id) {
+        } else if let Some((id, engine)) = self.hub.cancel_join(|_, joining| joining == id) {
+            effects.push(Effect::Remember(Change::Left { id, engine }));
             tracing::info!(%id, "registration cancelled");
         }
     }
@@ -168,8 +169,9 @@ impl Controller {
     pub(crate) fn on_ending(&mut self, now: Instant, engine: &EngineUuid, effects: &mut Vec<Effect>) {
         if let Some(id) = self.hub.by_uuid(engine.as_str()).map(|engine| engine.id) {
             self.lose_engine(now, id, false, "it was shut down", effects);
-        } else if self.hub.cancel_join(|uuid, _| uuid == engine) {
+        } else if let Some((id, engine)) = self.hub.cancel_join(|uuid, _| uuid == engine) {
             tracing::info!(%engine, "registration cancelled");
+            effects.push(Effect::Remember(Change::Left { id, engine }));
         }
     }
 
@@ -184,7 +186,11 @@ impl Controller {
     ) {
         let Some(engine) = self.hub.remove(id, may_return) else { return };
         tracing::info!(%id, uuid = %engine.uuid, reason, outstanding = engine.outstanding.len(), "engine lost");
-        effects.push(Effect::Remember(Change::Left { id }));
+        effects.push(Effect::Remember(Change::Left { id, engine: engine.uuid.clone() }));
+        if may_return {
+            let (engine, description) = (engine.uuid.clone(), engine.description.clone());
+            effects.push(Effect::Remember(Change::Expected { id, engine, description }));
+        }
         effects.push(Effect::Publish {
             parent: Bytes::from_static(b"{}"),
             msg_type: UNREGISTRATION_NOTIFICATION,

@@ -142,10 +142,13 @@ impl Hub {
     }
 
     /// Takes back a registration that was not finished.
-    pub(super) fn cancel_join(&mut self, whose: impl Fn(&EngineUuid, EngineId) -> bool) -> bool {
-        let before = self.joining.len();
-        self.joining.retain(|uuid, joining| !whose(uuid, joining.id));
-        self.joining.len() != before
+    pub(super) fn cancel_join(
+        &mut self,
+        whose: impl Fn(&EngineUuid, EngineId) -> bool,
+    ) -> Option<(EngineId, EngineUuid)> {
+        let (uuid, _) = self.joining.iter().find(|(uuid, joining)| whose(uuid, joining.id))?;
+        let uuid = uuid.clone();
+        self.joining.remove(&uuid).map(|joining| (joining.id, uuid))
     }
 }
 
@@ -179,7 +182,7 @@ impl Controller {
             }
         }
         let is_ours = extension.engine.version > 0;
-        let id = self.hub.begin_join(now, request.uuid.clone(), request.id, extension.engine, &self.settings);
+        let id = self.begin_join(now, request.uuid.clone(), request.id, extension.engine, effects);
         let first_rank = extension.members.first().map(|member| member.engine.rank.saturating_sub(1));
         let mut member_ids = Vec::with_capacity(extension.members.len());
         for member in extension.members {
@@ -187,7 +190,7 @@ impl Controller {
             let wished = first_rank
                 .filter(|first| request.id == Some(EngineId(*first)) && request.id == Some(id))
                 .map(|_| EngineId(member.engine.rank));
-            member_ids.push(self.hub.begin_join(now, member.uuid, wished, member.engine, &self.settings));
+            member_ids.push(self.begin_join(now, member.uuid, wished, member.engine, effects));
         }
         tracing::info!(uuid = %request.uuid, %id, members = member_ids.len(), "engine registers");
         let reply = RegistrationReply {
@@ -199,6 +202,19 @@ impl Controller {
         };
         effects.push(answer(identity, header, &reply));
         self.ping_now(now, effects);
+    }
+
+    fn begin_join(
+        &mut self,
+        now: Instant,
+        engine: EngineUuid,
+        wished: Option<EngineId>,
+        description: EngineDescription,
+        effects: &mut Vec<Effect>,
+    ) -> EngineId {
+        let id = self.hub.begin_join(now, engine.clone(), wished, description.clone(), &self.settings);
+        effects.push(Effect::Remember(Change::Expected { id, engine, description }));
+        id
     }
 
     pub(crate) fn on_reached(

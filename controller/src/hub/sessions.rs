@@ -14,6 +14,10 @@ use protocol::limits::{MISSING_MESSAGES_MAX, SESSIONS_REMEMBERED};
 /// How long a message may be overtaken by others of its session: its connection may take that long to come back.
 const OVERTAKING_TIME: Duration = Duration::from_secs(2);
 
+/// A message tells nothing of those of its session that are farther back than this: they are not under way, and were
+/// perhaps never sent.
+const OVERTAKEN_MAX: u64 = 1_024;
+
 /// Sessions by name.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
@@ -32,6 +36,8 @@ struct Known {
     last: Option<Numbered>,
     /// Whether it spoke to an earlier life of the controller: only then can something have been lost.
     returns: bool,
+    /// Numbers before the last one that have not come: a later life of the controller may miss them.
+    overtaken: BTreeSet<u64>,
 }
 
 /// A message's id, taken apart.
@@ -64,7 +70,10 @@ impl Sessions {
             Some(known) => known.heard = now,
             None => {
                 self.make_room();
-                self.known.insert(session.clone(), Known { heard: now, last: None, returns: false });
+                self.known.insert(
+                    session.clone(),
+                    Known { heard: now, last: None, returns: false, overtaken: BTreeSet::new() },
+                );
             }
         }
     }
@@ -76,17 +85,24 @@ impl Sessions {
         let known = self.known.get_mut(session).expect("just heard");
         let Some(last) = known.last.filter(|last| last.process == numbered.process) else {
             known.last = Some(numbered);
+            known.overtaken.clear();
             return vec![];
         };
         if numbered.number <= last.number {
             if known.returns {
                 self.arrived(session, numbered);
+            } else {
+                known.overtaken.remove(&numbered.number);
             }
             return vec![];
         }
         known.last = Some(numbered);
         if !known.returns {
-            return vec![];
+            let oldest = numbered.number.saturating_sub(OVERTAKEN_MAX);
+            let overtaken = oldest.max(last.number + 1)..numbered.number;
+            known.overtaken = known.overtaken.split_off(&oldest);
+            known.overtaken.extend(overtaken.clone());
+            return overtaken.map(|number| Numbered { number, ..numbered }.name(session)).collect();
         }
         let overtaken = (last.number + 1..numbered.number).take(MISSING_MESSAGES_MAX - self.missing_count);
         let overtaken: Vec<Numbered> = overtaken.map(|number| Numbered { number, ..numbered }).collect();
@@ -123,9 +139,13 @@ impl Sessions {
     /// A message that an earlier life of the controller missed.
     pub(crate) fn recall_missed(&mut self, now: Instant, session: &SessionId, msg_id: &MsgId, told: bool) {
         let Some(numbered) = Numbered::of(session, msg_id) else { return };
+        let last = self.known.get(session).and_then(|known| known.last);
+        let is_old = last.is_some_and(|last| {
+            last.process != numbered.process || numbered.number + OVERTAKEN_MAX < last.number
+        });
         if told {
             self.give_up(session, numbered);
-        } else if self.missing_count < MISSING_MESSAGES_MAX {
+        } else if !is_old && self.missing_count < MISSING_MESSAGES_MAX {
             self.miss(now, session, numbered);
         }
     }
@@ -136,7 +156,12 @@ impl Sessions {
             move |(session, numbered): &(SessionId, Numbered)| (session.clone(), numbered.name(session), told)
         };
         let missing = self.missing.values().flatten().map(entry(false));
-        missing.chain(self.given_up.iter().map(entry(true)))
+        let overtaken = self.known.iter().filter_map(|(session, known)| Some((session, known, known.last?)));
+        let overtaken = overtaken.flat_map(|(session, known, last)| {
+            let name = move |number: &u64| Numbered { number: *number, ..last }.name(session);
+            known.overtaken.iter().map(move |number| (session.clone(), name(number), false))
+        });
+        missing.chain(overtaken).chain(self.given_up.iter().map(entry(true)))
     }
 
     fn give_up(&mut self, session: &SessionId, numbered: Numbered) {

@@ -189,7 +189,7 @@ fn change() -> impl Strategy<Value = Change> {
         }),
         3 => (name(), said).prop_map(|(msg_id, said)| output(&msg_id, said)),
         1 => (name(), name()).prop_map(|(msg_id, anew)| Change::Resubmitted { msg_id: msg_id.into(), anew: anew.into() }),
-        1 => Just(Change::Left { id: EngineId(0) }),
+        1 => Just(Change::Left { id: EngineId(0), engine: "e0".into() }),
     ]
 }
 

@@ -418,7 +418,12 @@ impl Controller {
             self.resolve_need(&msg_id, &mut after).or_else(|| self.resolve_need(&msg_id, &mut follow))
         };
         if let Some(error) = error {
-            self.balanced.finished.insert(&msg_id, Finished { ok: false, engine: None });
+            let finished = Finished { ok: false, engine: None };
+            self.balanced.finished.insert(&msg_id, finished);
+            if self.settings.restorable {
+                let Finished { ok, engine } = finished;
+                effects.push(Effect::Remember(Change::Ended { name: History::key(&msg_id), ok, engine }));
+            }
             refuse(request, &error, effects);
             return;
         }
@@ -474,9 +479,8 @@ impl Controller {
     ) {
         let id = self.tasks.next_id();
         let (mut after, mut follow) = (Need::new(metadata.after), Need::new(metadata.follow));
-        // One that was never heard of was refused, and one that was forgotten since had ended: nobody will know how.
-        let _ = self.resolve_need(&task.msg_id, &mut after);
-        let _ = self.resolve_need(&task.msg_id, &mut follow);
+        self.recall_need(&mut after);
+        self.recall_need(&mut follow);
         for dependency in after.ids().chain(follow.ids()) {
             if self.balanced.live.contains_key(dependency) {
                 self.balanced.dependents.entry(dependency.clone()).or_default().insert(id);
@@ -535,6 +539,16 @@ impl Controller {
             }
         }
         None
+    }
+
+    /// Fills in how a need's tasks ended. One that was forgotten since had ended, and nobody knows how: to wait for it
+    /// would be to wait for ever.
+    fn recall_need(&self, need: &mut Need) {
+        let ids: Vec<MsgId> = need.ids().cloned().collect();
+        for id in ids.iter().filter(|id| !self.balanced.live.contains_key(*id)) {
+            let finished = self.balanced.finished.get(id);
+            need.learn(id, finished.unwrap_or(Finished { ok: false, engine: None }));
+        }
     }
 
     /// Gives a waiting task to an engine with room, or lists it, or ends it if it can never run.

@@ -254,12 +254,10 @@ impl Controller {
                     buffers: vec![],
                 },
             });
-            // Shares that have ended have no task any more; these names are free.
-            let mut number = u64::MAX;
             for (place, result) in coalescing.results.iter().enumerate() {
                 let Some(Share::Replied { status, message }) = result else { continue };
-                let (task, engine) = (TaskId(number), coalescing.targets[place].0.clone());
-                number -= 1;
+                // A share that has ended has no task any more.
+                let (task, engine) = (TaskId::NONE, coalescing.targets[place].0.clone());
                 changes.push(Change::Shared { task, broadcast: *broadcast, place, engine });
                 changes.push(Change::Gathered { task, status: *status, reply: message.clone() });
             }

@@ -152,7 +152,7 @@ mod tests {
     use crate::machine::Settings;
 
     fn left(number: u32) -> Change {
-        Change::Left { id: EngineId(number) }
+        Change::Left { id: EngineId(number), engine: "e0".into() }
     }
 
     #[test]

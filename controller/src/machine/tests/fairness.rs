@@ -1,6 +1,7 @@
 //! In which order waiting tasks run.
 
 use protocol::extension::RequestMetadata;
+use protocol::message::execute::Dependency;
 
 use super::*;
 
@@ -61,4 +62,14 @@ fn turns_of_clients_are_forgotten_with_their_tasks() {
         sim.on(task_of(client, "t", 0));
         sim.on(finished(0, number + 1));
     }
+}
+
+#[test]
+fn what_waited_for_a_task_does_not_get_its_engine_before_its_turn() {
+    let mut sim = Sim::with_engines(1);
+    sim.on(plain_task("a"));
+    sim.on(task_of("other", "b", 0));
+    let after = Dependency { dependencies: ids(&["a"]), ..Dependency::default() };
+    sim.on(task("c", TaskMetadata { after, ..TaskMetadata::default() }));
+    assert_eq!(order(&mut sim), ["b", "c"]);
 }

@@ -114,3 +114,23 @@ fn a_registration_can_be_cancelled_by_its_id() {
     sim.on(Event::Unregistering { engine: Some(EngineId(0)) });
     assert_eq!(sim.controller.hub.joining_count(), 0);
 }
+
+#[test]
+fn an_engine_whose_id_another_one_has_joins_when_that_one_is_gone() {
+    let mut sim = Sim::with_engines(1);
+    sim.on(disconnected(0));
+    sim.pass(Duration::from_millis(200));
+    assert_eq!(given_id(&sim.on(registering("new", Some(0)))), json!(0));
+    assert_eq!(without_pings(sim.on(beat(0))), []);
+    sim.on(Event::Ending { engine: "new".into() });
+    assert_eq!(published(&sim.on(beat(0))), ["registration_notification"]);
+}
+
+#[test]
+fn an_engine_that_says_goodbye_while_it_joins_does_not_join() {
+    let mut sim = Sim::new();
+    sim.on(registering("e0", None));
+    sim.on(Event::Ending { engine: "e0".into() });
+    sim.on(beat(0));
+    assert_eq!(published(&sim.pass(Duration::from_secs(1))), [""; 0]);
+}

@@ -216,3 +216,131 @@ fn a_control_request_that_was_under_way_is_answered() {
     assert_eq!(sim.on(replied(Channel::Control, 0, 1, None)), [], "its client has an answer");
     assert_eq!(error_names(&sim.restart()), []);
 }
+
+#[test]
+fn what_is_no_request_is_not_missed_when_it_has_come() {
+    let mut sim = restorable(1);
+    sim.on(direct("s_7_1", 0));
+    sim.on(submitted(Channel::Mux, "s_7_2", "comm_msg", Target::Engine(identity(0))));
+    sim.restart();
+    sim.on(beat(0));
+    sim.on(direct("s_7_3", 0));
+    assert_eq!(error_names(&sim.pass(Duration::from_secs(2))), []);
+}
+
+#[test]
+fn a_request_that_was_overtaken_before_it_was_lost_is_told_to_its_client() {
+    for is_rewritten in [false, true] {
+        let mut sim = restorable(1);
+        sim.on(direct("s_7_1", 0));
+        sim.on(direct("s_7_5", 0));
+        sim.on(direct("s_7_3", 0));
+        sim.on(direct("s_7_2", 0));
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        sim.restart();
+        sim.on(beat(0));
+        assert_eq!(error_names(&sim.pass(Duration::from_secs(2))), [pair("s_7_4", "EngineError")]);
+    }
+}
+
+#[test]
+fn what_depends_on_a_task_that_was_refused_does_not_wait_for_ever() {
+    let mut sim = restorable(0);
+    let depends = |id: &str| {
+        let after = Dependency { dependencies: ids(&[id]), failure: true, ..Dependency::default() };
+        TaskMetadata { after, ..TaskMetadata::default() }
+    };
+    assert_eq!(error_names(&sim.on(wired_task("a", depends("unknown")))), [pair("a", "InvalidDependency")]);
+    sim.on(wired_task("b", depends("a")));
+    sim.restart();
+    sim.join(0);
+    assert_eq!(sim.controller.balanced.waiting(), 0, "it runs");
+}
+
+#[test]
+fn ids_go_on_behind_a_journal_that_was_written_anew() {
+    let mut sim = restorable(2);
+    let targets = (0..2).map(|number| (uuid(number).as_str().into(), EngineId(number))).collect();
+    let metadata = BroadcastMetadata {
+        targets,
+        is_broadcast: true,
+        is_coalescing: true,
+        ..BroadcastMetadata::default()
+    };
+    let header = header("b", "apply_request");
+    let message = wire(&header, serde_json::to_value(&metadata).expect("plain data"), json!({}), &[]);
+    let (client, target) = (client(Channel::Broadcast), Target::Broadcast(Box::new(metadata)));
+    sim.on(Event::Submitted(Box::new(Request { client, header, target, message })));
+    let ok = Some(Outcome { status: Status::Ok, dependencies_met: true });
+    sim.on(replied(Channel::Broadcast, 1, 2, ok));
+    sim.on(direct("d", 1));
+    sim.on(replied(Channel::Mux, 1, 3, None));
+    sim.changes = sim.controller.snapshot();
+    sim.restart();
+    assert_eq!(
+        sim.controller.tasks.next_id(),
+        TaskId(4),
+        "one that an engine may still answer is not used again"
+    );
+    sim.on(beat(0));
+    sim.restart();
+    assert_eq!(sim.controller.tasks.next_id(), TaskId(5), "nor is that of a probe");
+}
+
+#[test]
+fn an_engine_that_was_joining_or_lost_joins_when_it_is_heard() {
+    for is_rewritten in [false, true] {
+        let mut sim = restorable(1);
+        sim.on(disconnected(0));
+        sim.pass(Duration::from_secs(10));
+        sim.on(registering("e1", None));
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        sim.restart();
+        sim.on(beat(0));
+        sim.on(beat(1));
+        let joined = without_pings(sim.pass(Duration::from_millis(50)));
+        assert_eq!(published(&joined), ["registration_notification"; 2]);
+        assert_eq!(sim.controller.hub.by_uuid("e0").map(|engine| engine.id), Some(EngineId(0)));
+    }
+}
+
+#[test]
+fn an_engine_that_said_goodbye_while_it_joined_is_not_expected() {
+    let mut sim = restorable(0);
+    sim.on(registering("e0", None));
+    sim.on(Event::Ending { engine: "e0".into() });
+    sim.restart();
+    sim.on(beat(0));
+    assert_eq!(published(&sim.pass(Duration::from_millis(50))), [""; 0]);
+}
+
+#[test]
+fn a_question_that_was_told_lost_is_not_answered_when_it_comes() {
+    let mut sim = restorable(1);
+    sim.on(direct("s_7_1", 0));
+    sim.restart();
+    sim.on(beat(0));
+    sim.on(direct("s_7_3", 0));
+    assert_eq!(error_names(&sim.pass(Duration::from_secs(2))), [pair("s_7_2", "EngineError")]);
+    let Event::Asked { client, session, header, query, .. } = queries::asked(Query::Connection) else {
+        unreachable!("just made")
+    };
+    assert_eq!(sim.on(Event::Asked { client, session, msg_id: "s_7_2".into(), header, query }), []);
+}
+
+#[test]
+fn of_two_engines_that_expect_one_id_the_one_that_leaves_takes_nothing_from_the_other() {
+    let mut sim = restorable(0);
+    sim.on(registering("e1", Some(0)));
+    sim.restart();
+    sim.on(registering("e2", Some(0)));
+    sim.on(Event::Ending { engine: "e2".into() });
+    sim.restart();
+    sim.on(beat(1));
+    let joined = sim.pass(Duration::from_millis(50));
+    assert_eq!(published(&joined), ["registration_notification"]);
+}

@@ -13,6 +13,7 @@ use super::world::{Wish, World};
 
 /// A client's process.
 pub(super) struct Person {
+    /// Who it is, whatever its connections are called.
     identity: Bytes,
     is_gone: bool,
     /// Numbers its messages, in order.
@@ -26,6 +27,15 @@ impl Person {
 }
 
 impl World {
+    /// The name of a client's next message: after its step, or numbered as stock clients do, so that it can be missed.
+    fn name(&self, client: u64, plain: String) -> MsgId {
+        if self.plan.has_restarts {
+            format!("c{client}_1_{}", self.clients[client as usize].sent + 1).into()
+        } else {
+            plain.into()
+        }
+    }
+
     /// A client does what a step says. Its requests are named after the step.
     pub(super) fn demand(&mut self, step: usize, action: Action) {
         let clients = self.plan.clients;
@@ -34,22 +44,25 @@ impl World {
             Action::Direct { client: raw, engine, msg_type } => {
                 let engine = self.named(engine);
                 let target = Target::Engine(Bytes::copy_from_slice(engine.as_str().as_bytes()));
-                self.submit(client(raw), Channel::Mux, format!("d{step}").into(), msg_type, target);
+                let id = self.name(client(raw), format!("d{step}"));
+                self.submit(client(raw), Channel::Mux, id, msg_type, target);
             }
             Action::Control { client: raw, engine, order } => {
-                self.order(client(raw), format!("x{step}").into(), engine, order);
+                let id = self.name(client(raw), format!("x{step}"));
+                self.order(client(raw), id, engine, order);
             }
             Action::Tasks { client: raw, count, shape } => {
                 let client = client(raw);
                 for number in 0..count {
-                    let id = MsgId::from(format!("t{step}.{number}"));
+                    let id = self.name(client, format!("t{step}.{number}"));
                     let metadata = self.metadata(&id, &shape);
                     let target = Target::Balanced(Box::new(metadata));
                     self.submit(client, Channel::Task, id.clone(), "apply_request", target);
                     if shape.is_aborted {
                         let order = Wish::Abort(vec![id.clone()]);
                         let engine = shape.targets.first().copied().unwrap_or(Aim::Living(step as u64));
-                        self.control(client, format!("x{id}").into(), engine, "abort_request", order);
+                        let name = self.name(client, format!("x{id}"));
+                        self.control(client, name, engine, "abort_request", order);
                     }
                     self.submitted.push(id);
                 }
@@ -59,20 +72,15 @@ impl World {
                 for engine in engines.into_iter().map(|aim| self.named(aim)) {
                     // An engine that is named twice answers twice; if that is gathered, who tells the two apart?
                     if !is_coalescing || targets.iter().all(|(other, _)| *other != engine) {
-                        let id = self.reference.id_of(&engine).unwrap_or(EngineId(0));
+                        let id = self.id_of(&engine).unwrap_or(EngineId(0));
                         targets.push((engine, id));
                     }
                 }
                 let metadata =
                     BroadcastMetadata { targets, is_broadcast: true, is_coalescing, ..Default::default() };
                 let target = Target::Broadcast(Box::new(metadata));
-                self.submit(
-                    client(raw),
-                    Channel::Broadcast,
-                    format!("b{step}").into(),
-                    "execute_request",
-                    target,
-                );
+                let id = self.name(client(raw), format!("b{step}"));
+                self.submit(client(raw), Channel::Broadcast, id, "execute_request", target);
             }
             Action::Ask { client: raw, question } => {
                 let all = |verbose| QueueRequest { targets: None, verbose };
@@ -84,7 +92,8 @@ impl World {
                     Question::Records => Query::History,
                     Question::Unknown => Query::Unknown("x".to_owned()),
                 };
-                self.ask(client(raw), format!("q{step}").into(), query);
+                let id = self.name(client(raw), format!("q{step}"));
+                self.ask(client(raw), id, query);
             }
             Action::Unplug { client: raw, socket, time } => {
                 let socket = Socket::OF_CLIENTS[(socket % 5) as usize];
@@ -98,7 +107,9 @@ impl World {
                 let identity = person.identity.clone();
                 self.ledger.excuse_client(&identity);
             }
-            Action::Launch { .. } | Action::Suffer { .. } => unreachable!("engines do that"),
+            Action::Launch { .. } | Action::Suffer { .. } | Action::Restart { .. } => {
+                unreachable!("others do that")
+            }
         }
     }
 
@@ -173,7 +184,7 @@ impl World {
         let message = wire(&header, metadata, json!({}), &[]);
         let identity = self.clients[client as usize].identity.clone();
         let request = Request {
-            client: Client { channel, address: Address::Connection(identity.clone()) },
+            client: Client { channel, address: Address::Connection(self.connection_of(client)) },
             header,
             target,
             message,
@@ -192,26 +203,37 @@ impl World {
         self.ledger.expect(&identity, &id, vec![id.clone()]);
         let header = Bytes::from(serde_json::to_vec(&header).expect("plain data"));
         let session = format!("c{client}").as_str().into();
-        let event = Event::Asked { client: identity, session, msg_id: id, header, query };
+        let event = Event::Asked { client: self.connection_of(client), session, msg_id: id, header, query };
         self.send_up(Peer::Client(client), Socket::Hub, Up::Event(event));
     }
 
     pub(super) fn client_receives(&mut self, client: u64, parcel: Down) {
-        let Down::Answer(id) = parcel else { unreachable!("clients get answers") };
         let person = &self.clients[client as usize];
-        if !person.is_gone {
-            let identity = person.identity.clone();
-            self.tell(|| format!("c{client} has its answer to {id}"));
-            self.ledger.give(&identity, &id);
+        if person.is_gone {
+            return;
+        }
+        let identity = person.identity.clone();
+        match parcel {
+            Down::Answer(id) => {
+                self.tell(|| format!("c{client} has its answer to {id}"));
+                self.ledger.give(&identity, &id);
+            }
+            Down::Lost(id) => {
+                self.tell(|| format!("c{client} knows that {id} was lost"));
+                self.ledger.tell_lost(&identity, &id);
+            }
+            other => unreachable!("clients get answers, not {other:?}"),
         }
     }
 
     pub(super) fn ask_for_shutdown(&mut self) {
-        self.ask(0, "q-end".into(), Query::Shutdown);
+        let id = self.name(0, "q-end".to_owned());
+        self.ask(0, id, Query::Shutdown);
     }
 
     /// At the end of a run, when no engine is left: nothing that waits for one shall.
     pub(super) fn abort_everything(&mut self, rest: Vec<MsgId>) {
-        self.control(0, "x-end".into(), Aim::Nobody, "abort_request", Wish::Abort(rest));
+        let id = self.name(0, "x-end".to_owned());
+        self.control(0, id, Aim::Nobody, "abort_request", Wish::Abort(rest));
     }
 }

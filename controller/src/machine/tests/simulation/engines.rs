@@ -111,7 +111,7 @@ impl World {
                 process.members = (first + 1..first + ranks).collect();
             }
             self.engines.insert(number, process);
-            self.links.get(Peer::Engine(number), Socket::Hub).is_up = true;
+            self.first_connection(Peer::Engine(number), Socket::Hub);
             self.schedule(self.now + REGISTRATION_PATIENCE, Happening::Impatient { engine: number });
         }
         self.register(first);
@@ -205,12 +205,14 @@ impl World {
             Down::Registered(answer) => self.on_registered(number, &answer),
             Down::Stop => self.leave(number, true),
             Down::Request(delivery) => self.on_request(number, delivery),
-            Down::Answer(_) => unreachable!("answers go to clients"),
+            Down::Answer(_) | Down::Lost(_) => unreachable!("answers go to clients"),
         }
     }
 
     fn on_request(&mut self, number: u32, delivery: Delivery) {
-        self.check_order(number, &delivery);
+        if !delivery.is_probe() {
+            self.check_order(number, &delivery);
+        }
         if delivery.task == TaskId::NONE {
             return; // Nobody answers it.
         }
@@ -273,7 +275,7 @@ impl World {
     fn abort_where(&mut self, number: u32, mut goes: impl FnMut(&Delivery) -> bool) {
         let queue = std::mem::take(&mut self.process(number).queue);
         for delivery in queue {
-            if goes(&delivery) {
+            if !delivery.is_probe() && goes(&delivery) {
                 self.count("requests aborted by engines");
                 self.reply(number, delivery, End::Aborted);
             } else {
@@ -290,7 +292,9 @@ impl World {
         let habits = self.plan.habits.clone();
         let is_balanced = delivery.channel == Channel::Task;
         let mut draw = self.draw(&[12, u64::from(number), hash(delivery.msg_id.as_str())]);
-        let end = if draw.chance(habits.crashes) {
+        let end = if delivery.is_probe() {
+            End::Ok
+        } else if draw.chance(habits.crashes) {
             End::Crash
         } else if is_balanced && draw.chance(habits.declines) {
             End::Declined

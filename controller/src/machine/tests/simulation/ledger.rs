@@ -40,6 +40,17 @@ impl Ledger {
         assert!(answer.given <= answer.owed, "{id} was answered {} times", answer.given);
     }
 
+    /// Its client was told that a request was lost. If it awaits answers of other names, it waits in vain.
+    pub(super) fn tell_lost(&mut self, to: &Bytes, request: &MsgId) {
+        let answers =
+            self.requests.get(request).unwrap_or_else(|| panic!("{request} is lost, but was never made"));
+        if answers.contains(request) {
+            self.give(to, request);
+        } else {
+            self.excuse_request(request);
+        }
+    }
+
     /// A request was lost before it came to the controller.
     pub(super) fn excuse_request(&mut self, request: &MsgId) {
         for id in self.requests.get(request).cloned().unwrap_or_default() {

@@ -60,6 +60,8 @@ pub(super) enum Down {
     Ping(u64),
     /// Answers a client's request of that id.
     Answer(MsgId),
+    /// Tells a client that its request of that id was lost.
+    Lost(MsgId),
 }
 
 /// A request as an engine gets it.
@@ -71,6 +73,16 @@ pub(super) struct Delivery {
     pub(super) msg_type: String,
     pub(super) header: Bytes,
 }
+
+impl Delivery {
+    /// Whether it is nothing, asked by a controller that was restarted.
+    pub(super) fn is_probe(&self) -> bool {
+        self.msg_id.as_str() == PROBE
+    }
+}
+
+/// What probes are called.
+pub(super) const PROBE: &str = "probe";
 
 #[derive(Default)]
 pub(super) struct Link {
@@ -92,6 +104,10 @@ pub(super) struct Links(BTreeMap<(Peer, Socket), Link>);
 impl Links {
     pub(super) fn get(&mut self, peer: Peer, socket: Socket) -> &mut Link {
         self.0.entry((peer, socket)).or_default()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Peer, Socket, &mut Link)> {
+        self.0.iter_mut().map(|((peer, socket), link)| (*peer, *socket, link))
     }
 
     pub(super) fn is_up(&self, peer: Peer, socket: Socket) -> bool {

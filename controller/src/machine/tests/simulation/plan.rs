@@ -13,6 +13,9 @@ pub(super) type Micros = u64;
 pub(super) const MILLISECOND: Micros = 1_000;
 pub(super) const SECOND: Micros = 1_000_000;
 
+/// How long the controller is away at most.
+const RESTART_TIME_MAX: Micros = SECOND / 2;
+
 /// Everything that a seed decides, but for delays and what engines do with a task, which depend on their own names.
 pub(super) struct Plan {
     pub(super) seed: u64,
@@ -24,6 +27,8 @@ pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     /// When faults end and everything that can come back does.
     pub(super) healed_at: Micros,
+    /// Whether the controller is killed now and then; clients number their messages as stock clients do.
+    pub(super) has_restarts: bool,
     /// Whether it ends with a client that shuts the cluster down; else engines leave one by one.
     pub(super) is_shut_down: bool,
 }
@@ -91,6 +96,10 @@ pub(super) enum Action {
     /// A client ends without waiting for its answers.
     Vanish {
         client: u64,
+    },
+    /// The controller is killed; another one goes on after that time.
+    Restart {
+        time: Micros,
     },
 }
 
@@ -174,7 +183,7 @@ impl Plan {
         let span = draw.pick(&[SECOND / 5, SECOND, 4 * SECOND]);
         let periods: &[u64] = if span > SECOND { &[200, 500] } else { &[50, 200, 500] };
         let period = Duration::from_millis(draw.pick(periods));
-        let settings = Settings {
+        let mut settings = Settings {
             heartbeat_period: period,
             heartbeat_misses: draw.pick(&[2, 4, 10]),
             reconnect_grace: Duration::from_millis(draw.pick(&[20, 200, 200, 1_000])),
@@ -202,7 +211,17 @@ impl Plan {
         };
         let clients = draw.between(1, 4);
         let try_time = draw.pick(&[100 * MILLISECOND, 100 * MILLISECOND, 5 * SECOND]);
-        let steps = Draft { draw, span, clients, engines: 0, steps: vec![] }.finish();
+        let mut steps = Draft { draw, span, clients, engines: 0, steps: vec![] }.finish();
+        let mut draw = Generator::of(&[seed, 5]);
+        let has_restarts = draw.chance(35);
+        if has_restarts {
+            settings.restorable = true;
+            for _ in 0..draw.pick(&[1, 1, 2, 3]) {
+                let (at, time) = (draw.below(span), draw.between(1, RESTART_TIME_MAX));
+                steps.push(Step { number: steps.len(), at, action: Action::Restart { time } });
+            }
+            steps.sort_by_key(|step| step.at);
+        }
         let mut draw = Generator::of(&[seed, 1]);
         Plan {
             seed,
@@ -211,7 +230,8 @@ impl Plan {
             clients,
             try_time,
             steps,
-            healed_at: span + SECOND / 10,
+            healed_at: span + SECOND / 10 + if has_restarts { RESTART_TIME_MAX } else { 0 },
+            has_restarts,
             is_shut_down: draw.chance(15),
         }
     }

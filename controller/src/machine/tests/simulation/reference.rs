@@ -134,21 +134,17 @@ impl Reference {
     }
 
     /// Whether clients were told that an engine is here.
-    pub(super) fn id_of(&self, engine: &EngineUuid) -> Option<EngineId> {
+    fn id_of(&self, engine: &EngineUuid) -> Option<EngineId> {
         self.engines.get(engine).map(|here| here.id)
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.engines.len()
-    }
-
     /// Whether a task is at an engine.
-    pub(super) fn holds(&self, engine: &EngineUuid, task: TaskId) -> bool {
+    fn holds(&self, engine: &EngineUuid, task: TaskId) -> bool {
         self.held.get(&task).is_some_and(|held| held.engine == *engine)
     }
 
     /// Everything at engines, in order.
-    pub(super) fn held(&self) -> impl Iterator<Item = (&EngineUuid, TaskId)> {
+    fn held(&self) -> impl Iterator<Item = (&EngineUuid, TaskId)> {
         self.held.iter().map(|(task, held)| (&held.engine, *task))
     }
 

@@ -8,10 +8,11 @@ use super::super::*;
 use super::clients::Person;
 use super::engines::Process;
 use super::generator::Generator;
-use super::ledger::{Ledger, id_of, identity_of};
-use super::network::{Delivery, Down, Links, Outbox, Peer, Socket, TRY_INTERVAL, Unsent, Up};
+use super::ledger::{Ledger, id_of};
+use super::network::{Delivery, Down, Links, Outbox, PROBE, Peer, Socket, TRY_INTERVAL, Unsent, Up};
 use super::plan::{Action, MILLISECOND, Micros, Order, Plan, SECOND};
 use super::reference::Reference;
+use super::restart::Restarts;
 use super::sabotage::Saboteur;
 use super::story;
 
@@ -29,20 +30,22 @@ pub(super) struct World {
     /// An arbitrary moment: only differences count.
     origin: Instant,
     pub(super) now: Micros,
-    happenings: BTreeMap<(Micros, u64), Happening>,
-    scheduled: u64,
+    pub(super) happenings: BTreeMap<(Micros, u64), Happening>,
+    pub(super) scheduled: u64,
     /// Happenings that are no heartbeats: with none left, nothing more happens by itself.
-    pending: usize,
+    pub(super) pending: usize,
     pub(super) controller: Controller,
-    pub(super) reference: Reference,
+    /// Until the controller is killed for the first time: it does not know what is remembered and what is not.
+    reference: Option<Reference>,
+    pub(super) restarts: Restarts,
     pub(super) links: Links,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     pub(super) engines: BTreeMap<u32, Process>,
     pub(super) clients: Vec<Person>,
     /// What users are owed.
     pub(super) ledger: Ledger,
     /// Tasks that were lost on their way to an engine, or their replies.
-    lost: BTreeSet<(EngineUuid, TaskId)>,
+    pub(super) lost: BTreeSet<(EngineUuid, TaskId)>,
     /// Names of all balanced tasks so far.
     pub(super) submitted: Vec<MsgId>,
     /// What control requests want.
@@ -50,7 +53,7 @@ pub(super) struct World {
     pings: u64,
     /// To which engine an id was given last.
     given: BTreeMap<EngineId, u32>,
-    has_exited: bool,
+    pub(super) has_exited: bool,
     pub(super) saboteur: Option<Saboteur>,
     /// How often it came to what is worth testing.
     pub(super) tally: BTreeMap<&'static str, u64>,
@@ -111,10 +114,12 @@ pub(super) enum Happening {
     },
     /// The shell tries to send what it could not.
     Retry,
+    /// A controller goes on where another one was killed.
+    Restarted,
 }
 
 impl Happening {
-    fn is_heartbeat(&self) -> bool {
+    pub(super) fn is_heartbeat(&self) -> bool {
         matches!(
             self,
             Happening::Up { parcel: Up::Echo(_), .. } | Happening::Down { parcel: Down::Ping(_), .. }
@@ -132,7 +137,8 @@ impl World {
             scheduled: 0,
             pending: 0,
             controller: Controller::new(origin, plan.settings.clone()),
-            reference: Reference::new(&plan.settings),
+            reference: Some(Reference::new(&plan.settings)),
+            restarts: Restarts::default(),
             links: Links::default(),
             outbox: Outbox::default(),
             engines: BTreeMap::new(),
@@ -204,7 +210,7 @@ impl World {
     /// The next thing that happens, if it happens by then.
     fn advance(&mut self, until: Micros) -> bool {
         let next = self.happenings.first_key_value().map(|((at, _), _)| *at);
-        let deadline = self.next_deadline().filter(|_| !self.has_exited);
+        let deadline = self.next_deadline().filter(|_| !self.has_exited && !self.is_down());
         let at = next.into_iter().chain(deadline).min().unwrap_or(Micros::MAX);
         if at > until {
             self.now = self.now.max(until);
@@ -237,6 +243,7 @@ impl World {
                         self.launch(first, ranks, is_ours, wish)
                     }
                     Action::Suffer { engine, fault } => self.suffer(engine, fault),
+                    Action::Restart { time } => self.kill_controller(time),
                     action => self.demand(step.number, action),
                 }
             }
@@ -252,7 +259,9 @@ impl World {
                 }
             }
             Happening::Connected { peer, socket, life } => {
-                if self.links.get(peer, socket).life == life {
+                if let Some(at) = self.postponed() {
+                    self.schedule(at, Happening::Connected { peer, socket, life });
+                } else if self.links.get(peer, socket).life == life {
                     self.connect(peer, socket);
                 }
             }
@@ -278,6 +287,10 @@ impl World {
                 }
             }
             Happening::Told { engine } => {
+                if let Some(at) = self.postponed() {
+                    self.schedule(at, Happening::Told { engine });
+                    return;
+                }
                 // It knows an id and no name. If another engine has that id by now, nobody can tell the two apart.
                 let id = self.engines[&engine].id;
                 if let Some(id) = id.filter(|id| self.given[id] == engine) {
@@ -286,6 +299,7 @@ impl World {
                 }
             }
             Happening::Retry => self.retry(),
+            Happening::Restarted => self.restart_controller(),
         }
     }
 
@@ -317,7 +331,7 @@ impl World {
         self.schedule(at, Happening::Up { peer, socket, life, parcel });
     }
 
-    fn send_down(&mut self, peer: Peer, socket: Socket, parcel: Down) {
+    pub(super) fn send_down(&mut self, peer: Peer, socket: Socket, parcel: Down) {
         let is_slow = self.is_slow(peer);
         let life = self.links.get(peer, socket).life;
         let at = self.links.arrival(self.plan.seed, self.now, (peer, socket), false, is_slow);
@@ -358,6 +372,9 @@ impl World {
         link.is_up = true;
         let is_first = !std::mem::replace(&mut link.was_up, true);
         let backlog = std::mem::take(&mut link.backlog);
+        if let Peer::Client(client) = peer {
+            self.deliver_held(client, socket);
+        }
         if let (Peer::Engine(number), Socket::Channel(channel), true) = (peer, socket, is_first) {
             self.greet(number, channel);
         }
@@ -380,7 +397,14 @@ impl World {
                 let identity = process.identity.clone();
                 self.feed(Event::Beat { identity });
             }
-            Up::Event(event) if !is_lost => self.feed(event),
+            Up::Event(event) if !is_lost => self.take_in(event),
+            parcel @ Up::Event(_) => self.on_up_lost(parcel),
+        }
+    }
+
+    pub(super) fn on_up_lost(&mut self, parcel: Up) {
+        match parcel {
+            Up::Echo(_) => {}
             Up::Event(event) => {
                 self.tell(|| format!("lost: {}", story::event(&event)));
                 self.count("messages lost on their way in");
@@ -397,11 +421,12 @@ impl World {
         }
     }
 
-    fn on_down_lost(&mut self, peer: Peer, parcel: Down) {
+    pub(super) fn on_down_lost(&mut self, peer: Peer, parcel: Down) {
         self.tell(|| format!("lost on the way to {peer:?}: {parcel:?}"));
         self.count("messages lost on their way out");
         match (peer, parcel) {
             (_, Down::Answer(id)) => self.ledger.excuse(&id),
+            (_, Down::Lost(id)) => self.ledger.excuse_request(&id),
             (Peer::Engine(number), Down::Request(delivery)) => {
                 let engine = self.engines[&number].uuid.clone();
                 self.lost.insert((engine, delivery.task));
@@ -420,7 +445,9 @@ impl World {
         self.note_event(&event);
         let now = self.instant();
         let mut effects = vec![];
-        self.reference.before(now, &event);
+        if let Some(reference) = &mut self.reference {
+            reference.before(now, &event);
+        }
         self.controller.handle(now, event, &mut effects);
         self.controller.check_invariants();
         if let Some(saboteur) = &mut self.saboteur {
@@ -433,21 +460,45 @@ impl World {
             told().for_each(|effect| self.tell(|| format!("     <- {}", story::effect(effect))));
         }
         self.check_losses(&effects);
-        self.reference.after(now, &effects, &self.controller);
+        if let Some(reference) = &mut self.reference {
+            reference.after(now, &effects, &self.controller);
+        }
+        self.perform_all(effects);
+        self.check_missing();
+    }
+
+    /// What is to be remembered is written down before anything else is done.
+    pub(super) fn perform_all(&mut self, effects: Vec<Effect>) {
+        if self.plan.has_restarts {
+            self.restarts.write_down(&effects);
+        }
         for effect in effects {
             self.perform(effect);
         }
+    }
+
+    pub(super) fn forget_reference(&mut self) {
+        self.reference = None;
+    }
+
+    pub(super) fn id_of(&self, engine: &EngineUuid) -> Option<EngineId> {
+        self.controller.hub.by_uuid(engine.as_str()).map(|engine| engine.id)
+    }
+
+    fn holds(&self, engine: &EngineUuid, task: TaskId) -> bool {
+        let engine = self.controller.hub.by_uuid(engine.as_str());
+        engine.is_some_and(|engine| engine.outstanding.contains(&task))
     }
 
     fn note_event(&mut self, event: &Event) {
         match event {
             Event::Replied { identity, task, .. } => {
                 let engine = EngineUuid::from(String::from_utf8_lossy(identity).into_owned());
-                if !self.reference.holds(&engine, *task) {
+                if !self.holds(&engine, *task) {
                     self.count("late replies");
                 }
             }
-            Event::Undelivered { engine, task } if self.reference.holds(engine, *task) => {
+            Event::Undelivered { engine, task } if self.holds(engine, *task) => {
                 self.count("undelivered requests");
             }
             Event::Disconnected { .. } => self.count("disconnects"),
@@ -456,7 +507,7 @@ impl World {
     }
 
     /// Only who gave a reason is lost.
-    fn check_losses(&mut self, effects: &[Effect]) {
+    pub(super) fn check_losses(&mut self, effects: &[Effect]) {
         for effect in effects {
             let Effect::Publish { msg_type, content, .. } = effect else { continue };
             let Some(number) = content["uuid"].as_str().and_then(number_of) else { continue };
@@ -508,11 +559,7 @@ impl World {
                 self.send_to_engine(number, Channel::Control, TaskId::NONE, Down::Stop);
             }
             Effect::Relay { client, message, .. } => {
-                self.send_to_client(
-                    identity_of(&client),
-                    Socket::Channel(client.channel),
-                    id_of(&message.parent_header),
-                );
+                self.answer(&client, Down::Answer(id_of(&message.parent_header)));
             }
             Effect::Reply { client, parent, content, .. } => {
                 if let Some(name) = content["ename"].as_str() {
@@ -525,10 +572,16 @@ impl World {
                 } else if content["status"] == "aborted" {
                     self.count("tasks aborted while they waited");
                 }
-                self.send_to_client(identity_of(&client), Socket::Channel(client.channel), id_of(&parent));
+                let id = id_of(&parent);
+                if content["evalue"].as_str().is_some_and(|words| words.starts_with("the request was lost")) {
+                    self.note_told_lost(&id);
+                    self.answer(&client, Down::Lost(id));
+                } else {
+                    self.answer(&client, Down::Answer(id));
+                }
             }
             Effect::Answer { to, parent, content, .. } => match peer_of(&to) {
-                Peer::Client(_) => self.send_to_client(&to, Socket::Hub, id_of(&parent)),
+                Peer::Client(_) => self.send_to_client(&to, Socket::Hub, Down::Answer(id_of(&parent))),
                 peer @ Peer::Engine(first) => {
                     let ids = std::iter::once(&content["id"])
                         .chain(content["commworld"]["member_ids"].as_array().into_iter().flatten());
@@ -540,10 +593,14 @@ impl World {
                     }
                 }
             },
-            Effect::AnswerStatus { to, parent, .. } => self.send_to_client(&to, Socket::Hub, id_of(&parent)),
+            Effect::AnswerStatus { to, parent, .. } => {
+                self.send_to_client(&to, Socket::Hub, Down::Answer(id_of(&parent)))
+            }
             // The store, which is no part of this, answers at once.
-            Effect::Consult { to, parent, .. } => self.send_to_client(&to, Socket::Hub, id_of(&parent)),
-            Effect::Probe { .. } => unreachable!("only a controller that was restarted asks after its tasks"),
+            Effect::Consult { to, parent, .. } => {
+                self.send_to_client(&to, Socket::Hub, Down::Answer(id_of(&parent)))
+            }
+            Effect::Probe { channel, engine, task } => self.probe(&engine, channel, task),
             Effect::Publish { .. } | Effect::Remember(_) => {}
             Effect::Ping => {
                 self.pings += 1;
@@ -564,6 +621,14 @@ impl World {
         let Header { msg_id, msg_type, .. } = header;
         let delivery = Delivery { channel, task, msg_id, msg_type, header: frame };
         self.send_to_engine(number, channel, task, Down::Request(delivery));
+    }
+
+    fn probe(&mut self, engine: &EngineUuid, channel: Channel, task: TaskId) {
+        assert!(self.restarts.life > 0, "{engine} is asked after its tasks, but nothing can be lost");
+        self.count("probes");
+        let header = super::super::header(PROBE, "execute_request");
+        let frame = Bytes::from(serde_json::to_vec(&header).expect("plain data"));
+        self.deliver(engine, channel, task, header, frame);
     }
 
     /// As `shell/outbox.rs`: what cannot be sent waits a little, behind what waits already.
@@ -606,12 +671,24 @@ impl World {
         }
     }
 
-    fn send_to_client(&mut self, identity: &Bytes, socket: Socket, answer: MsgId) {
-        let peer = peer_of(identity);
+    fn answer(&mut self, client: &Client, parcel: Down) {
+        let socket = Socket::Channel(client.channel);
+        match &client.address {
+            Address::Connection(identity) => self.send_to_client(identity, socket, parcel),
+            Address::Session(session) => {
+                let number = session.as_str()[1..].parse().expect("c<number>");
+                self.answer_session(number, socket, parcel);
+            }
+            Address::Nobody => panic!("nobody gets {parcel:?}"),
+        }
+    }
+
+    fn send_to_client(&mut self, identity: &Bytes, socket: Socket, parcel: Down) {
+        let peer = self.client_of(identity);
         if self.links.is_up(peer, socket) {
-            self.send_down(peer, socket, Down::Answer(answer));
+            self.send_down(peer, socket, parcel);
         } else {
-            self.on_down_lost(peer, Down::Answer(answer));
+            self.on_down_lost(peer, parcel);
         }
     }
 
@@ -650,8 +727,7 @@ impl World {
             assert!(self.advance(end), "it does not come to rest: {}", self.unrest());
             self.ensure_life();
         }
-        let stuck: Vec<(EngineUuid, TaskId)> =
-            self.reference.held().map(|(engine, task)| (engine.clone(), task)).collect();
+        let stuck = self.held();
         for held in &stuck {
             assert!(self.lost.contains(held), "{held:?} is not answered, but nothing was lost");
         }
@@ -664,15 +740,27 @@ impl World {
         }
     }
 
+    /// Everything at engines.
+    fn held(&self) -> Vec<(EngineUuid, TaskId)> {
+        let engines = self.controller.hub.engines();
+        let held =
+            engines.flat_map(|engine| engine.outstanding.iter().map(|task| (engine.uuid.clone(), *task)));
+        held.collect()
+    }
+
     fn is_calm(&self) -> bool {
-        self.pending == 0 && self.controller.balanced.next_timeout().is_none() && self.unrest().is_empty()
+        let misses_messages = self.controller.hub.sessions.next_deadline().is_some();
+        self.pending == 0
+            && !misses_messages
+            && self.controller.balanced.next_timeout().is_none()
+            && self.unrest().is_empty()
     }
 
     /// How the hub errs about who lives, in words.
     fn unrest(&self) -> String {
         let mut words = String::new();
         for process in self.engines.values() {
-            let is_here = self.reference.id_of(&process.uuid).is_some();
+            let is_here = self.id_of(&process.uuid).is_some();
             if is_here != self.must_be_here(process) && !(is_here && self.may_be_here(process)) {
                 words += &format!("{} is here: {is_here}. ", process.uuid);
             }
@@ -716,8 +804,10 @@ impl World {
         }
         let owed = self.ledger.owed();
         assert!(owed.is_empty(), "never answered: {owed:?}");
-        let owed = self.reference.ledger.owed();
-        assert!(owed.is_empty(), "never answered by the controller: {owed:?}");
+        if let Some(reference) = &self.reference {
+            let owed = reference.ledger.owed();
+            assert!(owed.is_empty(), "never answered by the controller: {owed:?}");
+        }
         let left: Vec<_> = self.controller.sizes().into_iter().filter(|(_, size)| *size > 0).collect();
         assert!(left.is_empty(), "left in tables when all is over: {left:?}");
     }
@@ -725,7 +815,7 @@ impl World {
     /// A client ends the cluster: all engines are told, and the controller does not wait long for them.
     fn shut_down(&mut self) {
         self.count("shutdowns");
-        let told = self.reference.count();
+        let told = self.controller.hub.engines().count();
         self.ask_for_shutdown();
         let end = self.now + SECOND;
         while self.controller.stopping.is_none() && !self.has_exited {
@@ -750,10 +840,14 @@ pub(super) fn number_of(uuid: &str) -> Option<u32> {
     uuid.strip_prefix('e')?.parse().ok()
 }
 
-fn peer_of(identity: &Bytes) -> Peer {
+pub(super) fn peer_of(identity: &Bytes) -> Peer {
     let text = std::str::from_utf8(identity).expect("identities of the simulation are text");
     match number_of(text) {
         Some(number) => Peer::Engine(number),
-        None => Peer::Client(text[1..].parse().expect("c<number>")),
+        // With the number of the controller's life that gave it.
+        None => {
+            let number = text[1..].split('/').next().expect("a first part");
+            Peer::Client(number.parse().expect("c<number>"))
+        }
     }
 }
