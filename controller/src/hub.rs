@@ -13,6 +13,7 @@ use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::limits::{COMPLETED_IDS_REMEMBERED, DEPARTED_ENGINES_REMEMBERED};
 
 use crate::machine::Settings;
+use crate::records::Change;
 use crate::tasks::TaskId;
 use liveness::Pulse;
 use registration::{Heard, Joining};
@@ -181,15 +182,15 @@ impl Hub {
         self.give_no_id_up_to(id);
     }
 
-    /// Engines that join if they are heard.
-    pub(crate) fn expected(&self) -> impl Iterator<Item = (EngineId, EngineUuid, EngineDescription)> {
-        let departed = self.departed_order.iter().filter_map(|uuid| {
-            let Departed { id, description, .. } = self.departed.get(uuid)?;
-            Some((*id, uuid.clone(), description.clone()))
+    /// Engines that cannot be used now and join if they are heard, as changes.
+    pub(crate) fn outside(&self) -> impl Iterator<Item = Change> {
+        let departed = self.departed_order.iter().filter_map(|engine| {
+            let Departed { id, description, .. } = self.departed.get(engine)?.clone();
+            Some(Change::Expected { id, engine: engine.clone(), description })
         });
-        let joining = self.joining.iter().map(|(uuid, joining)| {
+        let joining = self.joining.iter().map(|(engine, joining)| {
             let (id, description) = (joining.id, joining.description.clone());
-            (id, uuid.clone(), description)
+            Change::Joining { id, engine: engine.clone(), description }
         });
         departed.chain(joining)
     }

@@ -54,6 +54,7 @@ enum Line {
     Missed { session: SessionId, msg_id: MsgId, told: bool },
     Ended { name: u64, ok: bool, engine: Option<EngineId> },
     Joined { id: EngineId, engine: EngineUuid, description: Box<EngineDescription> },
+    Joining { id: EngineId, engine: EngineUuid, description: Box<EngineDescription> },
     Expected { id: EngineId, engine: EngineUuid, description: Box<EngineDescription> },
     Left { id: EngineId, engine: EngineUuid },
 }
@@ -119,6 +120,10 @@ pub(crate) fn encode(change: &Change, out: &mut Vec<u8>) {
         Change::Joined { id, engine, description } => {
             let description = Box::new(description.clone());
             (Line::Joined { id: *id, engine: engine.clone(), description }, None)
+        }
+        Change::Joining { id, engine, description } => {
+            let description = Box::new(description.clone());
+            (Line::Joining { id: *id, engine: engine.clone(), description }, None)
         }
         Change::Expected { id, engine, description } => {
             let description = Box::new(description.clone());
@@ -242,6 +247,9 @@ fn change(line: Line, message: Option<WireMessage>) -> Result<Change, EntryError
         Line::Missed { session, msg_id, told } => Change::Missed { session, msg_id, told },
         Line::Ended { name, ok, engine } => Change::Ended { name, ok, engine },
         Line::Joined { id, engine, description } => Change::Joined { id, engine, description: *description },
+        Line::Joining { id, engine, description } => {
+            Change::Joining { id, engine, description: *description }
+        }
         Line::Expected { id, engine, description } => {
             Change::Expected { id, engine, description: *description }
         }
@@ -334,6 +342,16 @@ mod tests {
             Change::Joined {
                 id: EngineId(3),
                 engine: engine.clone(),
+                description: EngineDescription::default(),
+            },
+            Change::Joining {
+                id: EngineId(4),
+                engine: "e1".into(),
+                description: EngineDescription::default(),
+            },
+            Change::Expected {
+                id: EngineId(4),
+                engine: "e1".into(),
                 description: EngineDescription::default(),
             },
             Change::Submitted {

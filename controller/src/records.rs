@@ -216,7 +216,17 @@ pub enum Change {
         /// What it said of itself.
         description: EngineDescription,
     },
-    /// An engine has registered and cannot be used yet, or was lost and may return.
+    /// An engine has registered, or returns, and cannot be used yet. Its id is its own.
+    Joining {
+        /// Its id.
+        id: EngineId,
+        /// Its name.
+        engine: EngineUuid,
+        /// What it said of itself.
+        description: EngineDescription,
+    },
+    /// An engine was lost, or did not become reachable in time, and joins if it is heard. Another one may get its id
+    /// before.
     Expected {
         /// Its id.
         id: EngineId,

@@ -42,7 +42,9 @@ pub(crate) const RETURN_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 struct Past {
     engines: BTreeMap<EngineId, (EngineUuid, EngineDescription)>,
-    /// Engines that may be heard although they cannot be used.
+    /// Engines that have an id and could not be used yet.
+    joining: BTreeMap<EngineUuid, (EngineId, EngineDescription)>,
+    /// Engines that may be heard although they are not here.
     expected: BTreeMap<EngineUuid, (EngineId, EngineDescription)>,
     /// Ids of engines that are gone: they are not given again.
     last_id: Option<EngineId>,
@@ -175,17 +177,25 @@ impl Past {
                 self.missed.insert(msg_id, (session, told));
             }
             Change::Ended { name, ok, engine } => self.ends.push((name, Finished { ok, engine })),
+            Change::Joining { id, engine, description } => {
+                self.last_id = self.last_id.max(Some(id));
+                self.expected.remove(&engine);
+                self.joining.insert(engine, (id, description));
+            }
             Change::Expected { id, engine, description } => {
                 self.last_id = self.last_id.max(Some(id));
+                self.joining.remove(&engine);
                 self.expected.insert(engine, (id, description));
             }
             Change::Joined { id, engine, description } => {
                 self.last_id = self.last_id.max(Some(id));
+                self.joining.remove(&engine);
                 self.expected.remove(&engine);
                 self.engines.insert(id, (engine, description));
             }
             Change::Left { id, engine } => {
                 self.last_id = self.last_id.max(Some(id));
+                self.joining.remove(&engine);
                 self.expected.remove(&engine);
                 if self.engines.get(&id).is_some_and(|(uuid, _)| *uuid == engine) {
                     self.engines.remove(&id);
@@ -258,13 +268,17 @@ impl Controller {
         if let Some(id) = past.last_id {
             controller.hub.give_no_id_up_to(id);
         }
-        for (uuid, (id, description)) in std::mem::take(&mut past.expected) {
-            controller.hub.expect_back(uuid, id, description);
-        }
         for (id, (uuid, description)) in std::mem::take(&mut past.engines) {
             controller.hub.take_back(now, id, uuid, description, now + RETURN_TIME);
             controller.add_to_schedule(now, id, effects);
             controller.balanced.suspend(id);
+        }
+        for (uuid, (id, description)) in std::mem::take(&mut past.expected) {
+            controller.hub.expect_back(uuid, id, description);
+        }
+        for (uuid, (id, description)) in std::mem::take(&mut past.joining) {
+            controller.hub.expect_back(uuid.clone(), id, description);
+            let _ = controller.hub.rejoin(now, uuid.as_str(), &controller.settings);
         }
         let tasks = std::mem::take(&mut past.tasks);
         tracing::info!(tasks = tasks.len(), engines = controller.hub.engines().count(), "restored");
@@ -427,9 +441,7 @@ impl Controller {
                 description: engine.description.clone(),
             });
         }
-        for (id, engine, description) in self.hub.expected() {
-            changes.push(Change::Expected { id, engine, description });
-        }
+        changes.extend(self.hub.outside());
         for (session, msg_id) in self.hub.sessions.last_messages() {
             changes.push(Change::Noted { session, msg_id });
         }

@@ -123,8 +123,10 @@ impl Controller {
             }
             return;
         }
-        if self.hub.joining_mut(identity).is_none() {
-            self.hub.rejoin(now, identity, &self.settings);
+        if self.hub.joining_mut(identity).is_none()
+            && let Ok(uuid) = std::str::from_utf8(identity)
+        {
+            effects.extend(self.hub.rejoin(now, uuid, &self.settings).map(Effect::Remember));
         }
         if let Some(joining) = self.hub.joining_mut(identity) {
             joining.on_beat(now);

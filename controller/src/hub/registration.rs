@@ -119,22 +119,14 @@ impl Hub {
         id
     }
 
-    /// An engine that everybody thought lost has echoed: it joins again with its old id. If it was reachable
-    /// before, only its heart is waited for.
-    pub(super) fn rejoin(&mut self, now: Instant, identity: &[u8], settings: &Settings) {
-        let Some((uuid, departed)) = std::str::from_utf8(identity).ok().and_then(|uuid| self.recall(uuid))
-        else {
-            return;
-        };
+    /// An engine that everybody thought lost has echoed, or was joining when an earlier controller ended: it joins with
+    /// its old id if that is free. If it was reachable before, only its heart is waited for.
+    pub(crate) fn rejoin(&mut self, now: Instant, uuid: &str, settings: &Settings) -> Option<Change> {
+        let (engine, Departed { id, description, heard }) = self.recall(uuid)?;
         let expires = now + settings.registration_timeout;
-        let joining = Joining {
-            id: departed.id,
-            description: departed.description,
-            heard: departed.heard,
-            beat: None,
-            expires,
-        };
-        self.joining.insert(uuid, joining);
+        let joining = Joining { id, description: description.clone(), heard, beat: None, expires };
+        self.joining.insert(engine.clone(), joining);
+        Some(Change::Joining { id, engine, description })
     }
 
     pub(super) fn joining_mut(&mut self, identity: &[u8]) -> Option<&mut Joining> {
@@ -213,7 +205,7 @@ impl Controller {
         effects: &mut Vec<Effect>,
     ) -> EngineId {
         let id = self.hub.begin_join(now, engine.clone(), wished, description.clone(), &self.settings);
-        effects.push(Effect::Remember(Change::Expected { id, engine, description }));
+        effects.push(Effect::Remember(Change::Joining { id, engine, description }));
         id
     }
 
@@ -251,6 +243,8 @@ impl Controller {
             tracing::warn!(%uuid, id = %joining.id, "engine did not become reachable in time");
             // It believes that it has joined: should it be heard after all, it has.
             let Joining { id, description, heard, .. } = joining;
+            let (engine, described) = (uuid.clone(), description.clone());
+            effects.push(Effect::Remember(Change::Expected { id, engine, description: described }));
             self.hub.remember(uuid, Departed { id, description, heard });
         }
         ready.sort_unstable();

@@ -98,6 +98,7 @@ impl Memory {
             | Change::Missed { .. }
             | Change::Ended { .. }
             | Change::Joined { .. }
+            | Change::Joining { .. }
             | Change::Expected { .. }
             | Change::Left { .. } => {}
         }

@@ -334,13 +334,59 @@ fn a_question_that_was_told_lost_is_not_answered_when_it_comes() {
 
 #[test]
 fn of_two_engines_that_expect_one_id_the_one_that_leaves_takes_nothing_from_the_other() {
-    let mut sim = restorable(0);
-    sim.on(registering("e1", Some(0)));
+    let mut sim = restorable(1);
+    sim.on(disconnected(0));
+    sim.pass(Duration::from_secs(10));
     sim.restart();
     sim.on(registering("e2", Some(0)));
     sim.on(Event::Ending { engine: "e2".into() });
     sim.restart();
-    sim.on(beat(1));
+    sim.on(beat(0));
     let joined = sim.pass(Duration::from_millis(50));
     assert_eq!(published(&joined), ["registration_notification"]);
+}
+
+/// The id that an engine gets which wants to be engine 0.
+fn id_given_to(sim: &mut Sim, uuid: &str) -> Json {
+    answer(&sim.on(registering(uuid, Some(0)))).1["id"].clone()
+}
+
+#[test]
+fn the_id_of_an_engine_that_was_joining_is_given_to_no_other() {
+    for is_rewritten in [false, true] {
+        let mut sim = restorable(0);
+        assert_eq!(id_given_to(&mut sim, "e7"), 0);
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        sim.restart();
+        assert_eq!(id_given_to(&mut sim, "e8"), 1);
+        // Whoever watches the first one knows no more than its id.
+        sim.on(Event::Unregistering { engine: Some(EngineId(0)) });
+        sim.on(beat(7));
+        sim.on(beat(8));
+        sim.pass(Duration::from_millis(50));
+        let here: Vec<&str> = sim.controller.hub.engines().map(|engine| engine.uuid.as_str()).collect();
+        assert_eq!(here, ["e8"]);
+    }
+}
+
+#[test]
+fn the_id_of_an_engine_that_was_about_to_return_is_given_to_no_other() {
+    let mut sim = restorable(1);
+    sim.on(disconnected(0));
+    sim.pass(Duration::from_secs(10));
+    sim.on(beat(0));
+    sim.restart();
+    assert_eq!(id_given_to(&mut sim, "e8"), 1);
+}
+
+#[test]
+fn the_id_of_an_engine_that_did_not_join_in_time_is_free_after_a_restart_too() {
+    let mut sim = restorable(0);
+    assert_eq!(id_given_to(&mut sim, "e7"), 0);
+    sim.pass(Duration::from_secs(40));
+    sim.restart();
+    assert_eq!(id_given_to(&mut sim, "e8"), 0);
+    sim.restart();
 }

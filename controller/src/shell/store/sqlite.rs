@@ -316,6 +316,7 @@ fn cost(change: &Change) -> Option<u64> {
         | Change::Missed { .. }
         | Change::Ended { .. }
         | Change::Joined { .. }
+        | Change::Joining { .. }
         | Change::Expected { .. }
         | Change::Left { .. } => return None,
     };

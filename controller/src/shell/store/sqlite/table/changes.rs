@@ -50,6 +50,7 @@ impl Table {
             | Change::Missed { .. }
             | Change::Ended { .. }
             | Change::Joined { .. }
+            | Change::Joining { .. }
             | Change::Expected { .. }
             | Change::Left { .. } => Ok(()),
         }
