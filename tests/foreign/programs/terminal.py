@@ -1,7 +1,9 @@
 """A person at IPython's prompt: %px, %%px, %autopx, %pxresult, and Ctrl-C."""
 
+import os
 import re
 import sys
+import tempfile
 
 import pexpect
 from setting import PROFILE_DIR, connect, until
@@ -57,13 +59,13 @@ try:
     has(type_in("'w' in globals()"), "False")
     has(type_in("view['w'] == [pid + 1 for pid in view['x']]"), "True")
 
-    # Ctrl-C while both engines compute: they are interrupted, and answer again at once.
-    shell.sendline("%px import time; time.sleep(600)")
-    until(
-        "both engines run it",
-        lambda: [watcher.queue_status()[id]["queue"] for id in watcher.ids] == [1, 1],
-    )
-    shell.sendintr()
+    # Ctrl-C while both engines compute: they are interrupted, and answer again at once. That the hub has given them
+    # the cell is not enough: an engine that has not begun it ignores the signal. The client must wait for them, too.
+    with tempfile.TemporaryDirectory() as begun:
+        shell.sendline(f"%px import time; open({begun!r} + '/' + str(os.getpid()), 'w').close(); time.sleep(600)")
+        until("both engines run it", lambda: len(os.listdir(begun)) == 2)
+        shell.expect("0/2")
+        shell.sendintr()
     has(answer(), "Sending signal SIGINT to engines")
     has(type_in("%pxresult"), "[0:execute]", "[1:execute]", "KeyboardInterrupt")
     has(type_in("%px print('again')"), "[stdout:0] \nagain", "[stdout:1] \nagain")

@@ -32,6 +32,22 @@ fn wired_task(msg_id: &str, metadata: TaskMetadata) -> Event {
     Event::Submitted(Box::new(Request { client: client(Channel::Task), header, target, message }))
 }
 
+/// A broadcast to the first engines whose replies the controller gathers into one.
+fn gathered_broadcast(engines: u32) -> Event {
+    let targets = (0..engines).map(|number| (uuid(number).as_str().into(), EngineId(number))).collect();
+    let metadata = BroadcastMetadata {
+        targets,
+        is_broadcast: true,
+        is_coalescing: true,
+        ..BroadcastMetadata::default()
+    };
+    let mut header = header("b", "apply_request");
+    header.session = "s".into();
+    let message = wire(&header, serde_json::to_value(&metadata).expect("plain data"), json!({}), &[]);
+    let (client, target) = (client(Channel::Broadcast), Target::Broadcast(Box::new(metadata)));
+    Event::Submitted(Box::new(Request { client, header, target, message }))
+}
+
 /// Which task went to which engine.
 fn assignments(effects: &[Effect]) -> Vec<(String, u64)> {
     let forwarded = effects.iter().filter_map(|effect| match effect {
@@ -129,19 +145,7 @@ fn retries_and_places_where_it_failed_are_remembered() {
 #[test]
 fn a_coalesced_broadcast_goes_on_with_what_was_gathered() {
     let mut sim = restorable(3);
-    let targets = (0..3).map(|number| (uuid(number).as_str().into(), EngineId(number))).collect();
-    let metadata = BroadcastMetadata {
-        targets,
-        is_broadcast: true,
-        is_coalescing: true,
-        ..BroadcastMetadata::default()
-    };
-    let mut request = header("b", "apply_request");
-    request.session = "s".into();
-    let message = wire(&request, serde_json::to_value(&metadata).expect("plain data"), json!({}), &[]);
-    let target = Target::Broadcast(Box::new(metadata));
-    let client = client(Channel::Broadcast);
-    sim.on(Event::Submitted(Box::new(Request { client, header: request, target, message })));
+    sim.on(gathered_broadcast(3));
     let ok = Some(Outcome { status: Status::Ok, dependencies_met: true });
     sim.on(replied(Channel::Broadcast, 1, 2, ok));
     sim.restart();
@@ -262,17 +266,7 @@ fn what_depends_on_a_task_that_was_refused_does_not_wait_for_ever() {
 #[test]
 fn ids_go_on_behind_a_journal_that_was_written_anew() {
     let mut sim = restorable(2);
-    let targets = (0..2).map(|number| (uuid(number).as_str().into(), EngineId(number))).collect();
-    let metadata = BroadcastMetadata {
-        targets,
-        is_broadcast: true,
-        is_coalescing: true,
-        ..BroadcastMetadata::default()
-    };
-    let header = header("b", "apply_request");
-    let message = wire(&header, serde_json::to_value(&metadata).expect("plain data"), json!({}), &[]);
-    let (client, target) = (client(Channel::Broadcast), Target::Broadcast(Box::new(metadata)));
-    sim.on(Event::Submitted(Box::new(Request { client, header, target, message })));
+    sim.on(gathered_broadcast(2));
     let ok = Some(Outcome { status: Status::Ok, dependencies_met: true });
     sim.on(replied(Channel::Broadcast, 1, 2, ok));
     sim.on(direct("d", 1));
