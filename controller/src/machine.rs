@@ -486,6 +486,11 @@ impl Controller {
         }
         if self.stopping.is_some_and(|at| at <= now || self.hub.is_empty()) {
             self.stopping = None;
+            // Engines that take longer end without us, and nobody would ever answer for them.
+            let slow: Vec<EngineId> = self.hub.engines().map(|engine| engine.id).collect();
+            for id in slow {
+                self.lose_engine(now, id, false, "the controller ends", effects);
+            }
             effects.push(Effect::Exit);
         }
     }

@@ -138,6 +138,11 @@ fn engines_tasks_and_clients_that_only_wait_outlive_a_killed_controller() {
     let interrupted = before.all().execute("sleep(60)");
 
     let mut patient = Patient::connect(&cluster);
+    // First, so that no task of this client is done before it.
+    wait_until("the engines have the other client's sleep", || {
+        let status = patient.ask("queue_request", json!({}));
+        status["0"]["queue"] == 1 && status["1"]["queue"] == 1
+    });
     for _ in 0..20 {
         patient.submit(None, "sleep(0.1)");
     }

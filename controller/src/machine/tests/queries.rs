@@ -82,8 +82,12 @@ fn shutdown_tells_everybody_and_ends_when_the_engines_have() {
 }
 
 #[test]
-fn shutdown_does_not_wait_long_for_engines() {
+fn shutdown_does_not_wait_long_for_engines_and_leaves_no_future_open() {
     let mut sim = Sim::with_engines(1);
+    sim.on(direct("d", 0));
     sim.on(asked(Query::Shutdown));
-    assert!(sim.pass(Duration::from_secs(1)).contains(&Effect::Exit));
+    let effects = sim.pass(Duration::from_secs(1));
+    assert_eq!(published(&effects), ["unregistration_notification"]);
+    assert_eq!(error_names(&effects), [pair("d", "EngineError")]);
+    assert_eq!(effects.last(), Some(&Effect::Exit));
 }

@@ -537,7 +537,10 @@ impl World {
                 );
                 self.count("losses by disconnect");
             } else {
-                let is_known = process.is_dead || process.has_left || reason.contains("anew");
+                let is_known = process.is_dead
+                    || process.has_left
+                    || reason.contains("anew")
+                    || (reason == "the controller ends" && effects.contains(&Effect::Exit));
                 assert!(is_known, "e{number} is taken for another that left: {reason}");
                 self.count("departures");
             }
