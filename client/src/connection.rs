@@ -153,6 +153,7 @@ impl Desk {
                 let content = ExecuteRequest {
                     code: code.clone(),
                     silent: *silent,
+                    store_history: None,
                     user_expressions: Default::default(),
                     // A rank that failed must not skip the next cell: its peers would wait for it there.
                     stop_on_error: false,

@@ -19,12 +19,8 @@ impl Output for Nowhere {
 }
 
 fn main() -> Result<(), RunError> {
-    let context = CellContext {
-        label: "cell".to_owned(),
-        output: Rc::new(RefCell::new(Nowhere)),
-        communicator: Rc::new(Solo::new()),
-        interrupt: Interrupt::new(),
-    };
+    let output = Rc::new(RefCell::new(Nowhere));
+    let context = CellContext::new("cell", output, Rc::new(Solo::new()), Interrupt::new());
     let mut script = Script::new(Registry::default());
     script.execute("x = 1", &context)?;
     for functions in [0, 100] {

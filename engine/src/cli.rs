@@ -22,6 +22,11 @@ struct Typed {
     #[arg(long)]
     mpi: bool,
 
+    /// Run Python instead of the prompt language: the one of the active environment (VIRTUAL_ENV, CONDA_PREFIX), else
+    /// python3, or the INTERPRETER given; it needs a shared libpython. mpi4py shares this engine's MPI world
+    #[arg(long, value_name = "INTERPRETER", num_args = 0..=1, require_equals = true)]
+    python: Option<Option<PathBuf>>,
+
     /// Refuse to start unless the MPI world has this many ranks; catches an mpiexec of another MPI, which starts
     /// N worlds of one rank
     #[arg(long, value_name = "N", requires = "mpi")]
@@ -129,6 +134,8 @@ impl std::str::FromStr for Seconds {
 pub struct Settings {
     /// Whether the process is a rank of an MPI world.
     pub mpi: bool,
+    /// Whether user code is Python, and the interpreter if one was named.
+    pub python: Option<Option<PathBuf>>,
     /// How many ranks that must have.
     pub expect_size: Option<usize>,
     /// Where the connection file is looked for.
@@ -157,8 +164,8 @@ pub struct Settings {
     pub log_filter: String,
     /// Whether to log to a file.
     pub log_to_file: bool,
-    /// Other engines' options that have no meaning here.
-    pub ignored: Vec<String>,
+    /// Other engines' options that have no meaning for an engine; settings of IPython's, if user code is Python.
+    pub others: BTreeMap<String, String>,
 }
 
 /// How long the controller may be silent before the engine ends.
@@ -237,7 +244,10 @@ fn split_traits(arguments: impl IntoIterator<Item = String>) -> (Vec<String>, BT
 
 fn traits_help() -> String {
     let rows = TRAITS.map(|(name, meaning)| format!("  --{name}=…\n          {meaning}\n"));
-    format!("Options of other engines:\n{}  --Class.trait=…\n          ignored", rows.concat())
+    format!(
+        "Options of other engines:\n{}  --Class.trait=…\n          with --python a setting of IPython's, else ignored",
+        rows.concat()
+    )
 }
 
 impl Typed {
@@ -258,6 +268,7 @@ impl Typed {
         };
         Ok(Settings {
             mpi: self.mpi,
+            python: self.python,
             expect_size: self.expect_size,
             profile: ProfileOptions {
                 ipython_dir: self.ipython_dir,
@@ -277,7 +288,11 @@ impl Typed {
             work_dir: self.work_dir,
             log_filter: log_filter(&self.log_level),
             log_to_file: self.log_to_file,
-            ignored: traits.keys().filter(|name| !is_known(name)).cloned().collect(),
+            others: traits
+                .iter()
+                .filter(|(name, _)| !is_known(name))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
         })
     }
 }
@@ -335,8 +350,17 @@ mod tests {
             "--IPEngine.enable_nanny=False",
         ]);
         assert_eq!(theirs.unwrap(), ours);
-        let ignored = settings(&["--InteractiveShell.colors=NoColor"]).unwrap().ignored;
-        assert_eq!(ignored, ["InteractiveShell.colors"]);
+        let others = settings(&["--InteractiveShell.colors=NoColor"]).unwrap().others;
+        assert_eq!(others, [("InteractiveShell.colors".to_owned(), "NoColor".to_owned())].into());
+    }
+
+    #[test]
+    fn python_takes_an_interpreter_only_behind_an_equals_sign() {
+        let python = |arguments: &[&str]| settings(arguments).unwrap().python;
+        assert_eq!(python(&[]), None);
+        assert_eq!(python(&["--python", "--mpi"]), Some(None));
+        assert_eq!(python(&["--python=/venv/bin/python"]), Some(Some("/venv/bin/python".into())));
+        assert!(said(&["--python", "python3"]).contains("unexpected argument"));
     }
 
     #[test]

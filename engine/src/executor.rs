@@ -30,6 +30,9 @@ use crate::queries;
 use crate::runner::{CellContext, Output, RunError, Runner, Stream};
 use task::Task;
 
+/// The error of a function that asks for an engine with something that this one lacks.
+const UNMET_DEPENDENCY: &str = "UnmetDependency";
+
 /// A request on the shell channel, with where its answer goes.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -137,6 +140,7 @@ impl Executor {
         let outcome = match Task::read(message) {
             Task::Cell(cell) => self.run_cell(cell),
             Task::Call(call) => self.run_call(call, &message.wire.buffers),
+            Task::PickledCall => self.run_pickled_call(message),
             Task::Query => self.answer_query(message),
             Task::Refused(error) => self.failed(error, "apply", |failure| to_json(&failure)),
         };
@@ -155,7 +159,9 @@ impl Executor {
             collectives: self.parts.communicator.completed().saturating_sub(collectives),
             elapsed: Some(Seconds(outcome.elapsed.as_secs_f64())),
         };
-        let metadata = self.reply_metadata(read, started, status, Some(extension));
+        let mut metadata = self.reply_metadata(read, started, status, Some(extension));
+        // A scheduler tries the task elsewhere.
+        metadata.dependencies_met = outcome.content.get("ename").is_none_or(|name| name != UNMET_DEPENDENCY);
         Answer {
             request,
             metadata,
@@ -189,7 +195,7 @@ impl Executor {
     /// Runs code before there is any client: what it prints goes to this process' own streams.
     pub fn run_at_start(&mut self, label: &str, code: &str) -> Result<(), RunError> {
         let console: Rc<RefCell<dyn Output>> = Rc::new(RefCell::new(Console));
-        let context = CellContext { output: console, ..self.context(label) };
+        let context = CellContext { output: console, store_history: false, ..self.context(label) };
         self.guarded(|runner| runner.execute(code, &context)).0.map(drop)
     }
 
@@ -200,23 +206,20 @@ impl Executor {
             self.parts.iopub.announce(output::EXECUTE_INPUT, output::EXECUTE_INPUT, &input);
         }
         let count = self.execution_count;
-        let context = self.context(&format!("cell {count}"));
+        let context = CellContext {
+            silent: cell.silent,
+            store_history: cell.store_history.unwrap_or(!cell.silent),
+            ..self.context(&format!("cell {count}"))
+        };
         let (result, elapsed) = self.guarded(|runner| {
             let displayed = runner.execute(&cell.code, &context)?;
-            let mut expressions = std::collections::BTreeMap::new();
-            for (name, expression) in &cell.user_expressions {
-                expressions.insert(name.clone(), evaluate(runner, expression, &context));
-            }
-            Ok((displayed, expressions))
+            let expressions = runner.user_expressions(&cell.user_expressions, &context);
+            Ok((displayed, expressions, runner.take_payload()))
         });
         match result {
-            Ok((displayed, user_expressions)) => {
-                let content = ExecuteOk {
-                    status: Status::Ok,
-                    execution_count: count,
-                    user_expressions,
-                    payload: vec![],
-                };
+            Ok((displayed, user_expressions, payload)) => {
+                let content =
+                    ExecuteOk { status: Status::Ok, execution_count: count, user_expressions, payload };
                 let shown = match displayed {
                     Some(displayed) if !cell.silent => {
                         let data = [("text/plain".to_owned(), Json::from(displayed.text))].into();
@@ -235,7 +238,7 @@ impl Executor {
                         payload: vec![],
                     })
                 };
-                let outcome = self.failed(error_content(error), "execute", content);
+                let outcome = self.failed_to_run(error, "execute", content);
                 Outcome { stops_cells: !cell.silent && cell.stop_on_error, elapsed, ..outcome }
             }
         }
@@ -252,7 +255,22 @@ impl Executor {
                 Outcome { buffers, elapsed, ..Outcome::of(&content) }
             }
             Err(error) => {
-                let outcome = self.failed(error_content(error), "apply", |failure| to_json(&failure));
+                let outcome = self.failed_to_run(error, "apply", |failure| to_json(&failure));
+                Outcome { elapsed, ..outcome }
+            }
+        }
+    }
+
+    fn run_pickled_call(&mut self, message: &Message) -> Outcome {
+        let context = CellContext { msg_id: message.header.msg_id.to_string(), ..self.context("a pickled call") };
+        let buffers = &message.wire.buffers;
+        let (result, elapsed) = self.guarded(|runner| runner.apply_pickled(buffers, &context));
+        match result {
+            Ok(buffers) => {
+                Outcome { buffers, elapsed, ..Outcome::of(&ApplyOk { status: Status::Ok, extension: None }) }
+            }
+            Err(error) => {
+                let outcome = self.failed_to_run(error, "apply", |failure| to_json(&failure));
                 Outcome { elapsed, ..outcome }
             }
         }
@@ -281,6 +299,17 @@ impl Executor {
         (result, start.elapsed())
     }
 
+    fn failed_to_run(
+        &self,
+        error: RunError,
+        method: &str,
+        content: impl FnOnce(Failure) -> Json,
+    ) -> Outcome {
+        let published = error.published;
+        let outcome = self.failed(error_content(error), method, content);
+        Outcome { shown: if published { Shown::Nothing } else { outcome.shown }, ..outcome }
+    }
+
     fn failed(&self, error: ErrorContent, method: &str, content: impl FnOnce(Failure) -> Json) -> Outcome {
         let shown = Shown::Error(ErrorOutput {
             ename: error.ename.clone(),
@@ -293,12 +322,10 @@ impl Executor {
     }
 
     fn context(&self, label: &str) -> CellContext {
-        CellContext {
-            label: label.to_owned(),
-            output: Rc::clone(&self.output),
-            communicator: Rc::clone(&self.parts.communicator),
-            interrupt: self.parts.interrupt.clone(),
-        }
+        let output = Rc::clone(&self.output);
+        let communicator = Rc::clone(&self.parts.communicator);
+        let count = self.execution_count;
+        CellContext { count, ..CellContext::new(label, output, communicator, self.parts.interrupt.clone()) }
     }
 
     fn reply_metadata(
@@ -361,19 +388,6 @@ impl Output for Console {
             Stream::Stdout => std::io::stdout().write_all(text.as_bytes()),
             Stream::Stderr => std::io::stderr().write_all(text.as_bytes()),
         };
-    }
-}
-
-/// What a user expression gave, as Jupyter describes it.
-fn evaluate(runner: &mut dyn Runner, expression: &str, context: &CellContext) -> Json {
-    match runner.execute(expression, context) {
-        Ok(displayed) => {
-            let text = displayed.map_or_else(String::new, |displayed| displayed.text);
-            json!({ "status": "ok", "data": { "text/plain": text }, "metadata": {} })
-        }
-        Err(error) => json!({
-            "status": "error", "ename": error.ename, "evalue": error.evalue, "traceback": error.traceback,
-        }),
     }
 }
 

@@ -3,8 +3,8 @@
 //! The control thread raises it; the main thread looks at it between script statements and while it waits in
 //! a collective. It is armed only while a task runs, so that an interrupt never hits the next task.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
@@ -12,7 +12,14 @@ const INTERRUPTED: u8 = 2;
 
 /// Shared between the control thread, which raises it, and the main thread, which obeys.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<AtomicU8>);
+pub struct Interrupt(Arc<Flag>);
+
+#[derive(Debug, Default)]
+struct Flag {
+    state: AtomicU8,
+    /// The thread that does not look at the flag by itself, and is woken by SIGINT.
+    nudged: OnceLock<libc::pthread_t>,
+}
 
 impl Interrupt {
     /// A new flag, not armed.
@@ -22,22 +29,46 @@ impl Interrupt {
 
     /// A task starts: from now on it can be interrupted.
     pub fn arm(&self) {
-        self.0.store(RUNNING, Ordering::SeqCst);
+        self.0.state.store(RUNNING, Ordering::SeqCst);
     }
 
     /// The task ended: an interrupt that comes from now on is ignored.
     pub fn disarm(&self) {
-        self.0.store(IDLE, Ordering::SeqCst);
+        self.0.state.store(IDLE, Ordering::SeqCst);
     }
 
     /// Interrupts the task that runs, and says whether there was one. Async-signal-safe.
     pub fn raise(&self) -> bool {
-        self.0.compare_exchange(RUNNING, INTERRUPTED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        let raised = self.0.change(RUNNING, INTERRUPTED);
+        if let (true, Some(&thread)) = (raised, self.0.nudged.get()) {
+            // SAFETY: the thread is the main thread, which lives as long as the process.
+            unsafe { libc::pthread_kill(thread, libc::SIGINT) };
+        }
+        raised
+    }
+
+    /// The main thread runs code that does not look at the flag, but has a handler of SIGINT that calls
+    /// [`Interrupt::take`]: from now on an interrupt is also a SIGINT to this thread. To be called by it.
+    pub fn nudge_this_thread(&self) {
+        // SAFETY: it cannot fail.
+        let _ = self.0.nudged.set(unsafe { libc::pthread_self() });
+    }
+
+    /// Obeys: says whether the running task is to end, once for every interrupt. The task may catch what it is told
+    /// and go on; the next interrupt hits it again.
+    pub fn take(&self) -> bool {
+        self.0.change(INTERRUPTED, RUNNING)
     }
 
     /// Whether the running task is to end.
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == INTERRUPTED
+        self.0.state.load(Ordering::Relaxed) == INTERRUPTED
+    }
+}
+
+impl Flag {
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }
 
@@ -61,5 +92,15 @@ mod tests {
         assert!(interrupt.is_raised());
         interrupt.disarm();
         assert!(!interrupt.is_raised());
+    }
+
+    #[test]
+    fn a_task_that_obeyed_and_goes_on_can_be_interrupted_again() {
+        let interrupt = Interrupt::new();
+        assert!(!interrupt.take());
+        interrupt.arm();
+        assert!(interrupt.raise() && interrupt.take() && !interrupt.take());
+        assert!(!interrupt.is_raised());
+        assert!(interrupt.raise());
     }
 }

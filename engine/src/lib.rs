@@ -20,7 +20,7 @@
 //! | what is done next | [`machine`] |
 //! | the messages around one request, and output | [`executor`], [`output`] |
 //! | sockets and the two threads | [`shell`] |
-//! | user code and its namespace | [`runner`] |
+//! | user code and its namespace | [`runner`], [`python`] |
 //! | the other ranks | [`communicator`], `mpi`, [`solo`] |
 
 pub mod arguments;
@@ -35,6 +35,7 @@ pub mod machine;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub mod output;
+pub mod python;
 pub mod queries;
 pub mod runner;
 pub mod shell;
@@ -87,13 +88,13 @@ impl Engine {
         self.run_with(|registry, _place| Box::new(Script::new(registry)))
     }
 
-    /// As [`Engine::run`], with another language: `make_runner` is called once the engine knows its place in the
+    /// As [`Engine::run`], with another language (but Python is Python: see `--python`): `make_runner` is called once the engine knows its place in the
     /// world.
     pub fn run_with(
         self,
         make_runner: impl FnOnce(Registry, &start::place::Place) -> Box<dyn Runner>,
     ) -> ExitCode {
         let Engine { registry, wrong } = self;
-        start::main(wrong, |place| make_runner(registry, place))
+        start::main(wrong, registry, make_runner)
     }
 }

@@ -70,6 +70,21 @@ struct State {
     lost: usize,
 }
 
+/// A message that user code made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Its type.
+    pub msg_type: String,
+    /// The whole first frame.
+    pub topic: String,
+    /// Its content.
+    pub content: serde_json::Value,
+    /// Its metadata; the engine is added.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// Its buffers.
+    pub buffers: Vec<Bytes>,
+}
+
 /// Whether a flush ended with everything sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flushed {
@@ -121,6 +136,35 @@ impl Iopub {
         );
         if sent == Flushed::Full {
             tracing::warn!(msg_type, "output dropped: the controller does not read");
+        }
+    }
+
+    /// Publishes a message that user code made, under the whole of its topic and with buffers, after what was printed
+    /// before it. Waits while the controller does not read, until `interrupt` is raised.
+    pub fn publish_made(&self, made: &Made, interrupt: &Interrupt) {
+        let mut parts = None;
+        let sent = self.persist(
+            Duration::MAX,
+            || interrupt.is_raised(),
+            |iopub, state| {
+                if iopub.flush_gathered(state) == Flushed::Full {
+                    return Flushed::Full;
+                }
+                let parts = parts.get_or_insert_with(|| {
+                    let parent = state.parent.clone();
+                    let mut metadata = made.metadata.clone();
+                    metadata.insert("engine".to_owned(), iopub.metadata.engine.as_str().into());
+                    let now = Date::from_system_time(SystemTime::now());
+                    let buffers = made.buffers.clone();
+                    let message =
+                        state.session.reply(now, &made.msg_type, &parent, &metadata, &made.content, buffers);
+                    message.to_parts(&[Bytes::from(made.topic.clone())])
+                });
+                state.offer(parts)
+            },
+        );
+        if sent == Flushed::Full {
+            tracing::warn!(msg_type = made.msg_type, "output dropped: the controller does not read");
         }
     }
 

@@ -7,7 +7,7 @@ use protocol::message::control::{COMPLETE_REQUEST, CompleteReply, CompleteReques
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use crate::runner::{Completeness, NameSummary, Runner};
+use crate::runner::{Completeness, Language, NameSummary, Runner};
 
 /// Jupyter's question for help on the name at the cursor.
 pub const INSPECT_REQUEST: &str = "inspect_request";
@@ -16,6 +16,8 @@ pub const IS_COMPLETE_REQUEST: &str = "is_complete_request";
 
 /// What is known of names and of the language.
 pub trait Known {
+    /// The language.
+    fn language(&self) -> Language;
     /// Words that could stand at the cursor (in bytes).
     fn complete(&self, code: &str, cursor: usize) -> Vec<String>;
     /// Help on a name.
@@ -28,6 +30,10 @@ pub trait Known {
 pub struct Live<'a>(pub &'a dyn Runner);
 
 impl Known for Live<'_> {
+    fn language(&self) -> Language {
+        self.0.language()
+    }
+
     fn complete(&self, code: &str, cursor: usize) -> Vec<String> {
         self.0.complete(code, cursor).into_iter().map(|completion| completion.text).collect()
     }
@@ -48,16 +54,26 @@ pub struct Remembered {
     pub words: Vec<String>,
     /// The namespace.
     pub names: Vec<NameSummary>,
+    /// The language.
+    pub language: Language,
 }
 
 impl Remembered {
     /// What a runner knows now.
     pub fn of(runner: &dyn Runner) -> Remembered {
-        Remembered { words: Live(runner).complete("", 0), names: runner.names() }
+        Remembered {
+            words: Live(runner).complete("", 0),
+            names: runner.names(),
+            language: runner.language(),
+        }
     }
 }
 
 impl Known for Remembered {
+    fn language(&self) -> Language {
+        self.language.clone()
+    }
+
     fn complete(&self, code: &str, cursor: usize) -> Vec<String> {
         let prefix = &code[word_start(code, cursor)..cursor];
         let names = self.names.iter().map(|name| &name.name);
@@ -81,7 +97,7 @@ impl Known for Remembered {
 /// The content of the reply.
 pub fn answer(message: &Message, known: &dyn Known) -> Result<Json, Box<ErrorContent>> {
     match message.header.msg_type.as_str() {
-        KERNEL_INFO_REQUEST => Ok(kernel_info()),
+        KERNEL_INFO_REQUEST => Ok(kernel_info(&known.language())),
         COMPLETE_REQUEST => Ok(complete(&read(message)?, known)),
         INSPECT_REQUEST => Ok(inspect(&read(message)?, known)),
         IS_COMPLETE_REQUEST => Ok(is_complete(&read(message)?, known)),
@@ -96,19 +112,19 @@ fn read<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T, Box<Erro
     message.content().map_err(|error| ErrorContent::new(ename::VALUE_ERROR, error.to_string()).into())
 }
 
-fn kernel_info() -> Json {
+fn kernel_info(language: &Language) -> Json {
     json!({
         "status": "ok",
         "protocol_version": protocol::header::PROTOCOL_VERSION,
         "implementation": "commworld",
         "implementation_version": env!("CARGO_PKG_VERSION"),
         "language_info": {
-            "name": "rhai",
-            "version": "1",
-            "mimetype": "text/rhai",
-            "file_extension": ".rhai",
+            "name": language.name,
+            "version": language.version,
+            "mimetype": language.mimetype,
+            "file_extension": language.file_extension,
         },
-        "banner": "Commworld engine: the prompt language",
+        "banner": language.banner,
         "help_links": [],
     })
 }
@@ -188,6 +204,7 @@ mod tests {
         Remembered {
             words: vec!["psum".into(), "print".into()],
             names: vec![name("pressure"), name("größe")],
+            language: Language::default(),
         }
     }
 

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
+use bytes::Bytes;
+use protocol::error::ename;
 use protocol::value::Value;
+use serde_json::{Value as Json, json};
 
 use crate::communicator::{CommError, Communicator};
 use crate::interrupt::Interrupt;
@@ -52,6 +55,35 @@ pub struct CellContext {
     pub communicator: Rc<dyn Communicator>,
     /// Ends the cell when raised. The caller arms and disarms it.
     pub interrupt: Interrupt,
+    /// How many cells have run, this one included.
+    pub count: u64,
+    /// Whether the value of the last expression is of no interest.
+    pub silent: bool,
+    /// Whether the cell is to be remembered as the user's input.
+    pub store_history: bool,
+    /// The request that it belongs to; empty for start-up code.
+    pub msg_id: String,
+}
+
+impl CellContext {
+    /// What a cell that belongs to no request may use.
+    pub fn new(
+        label: impl Into<String>,
+        output: Rc<RefCell<dyn Output>>,
+        communicator: Rc<dyn Communicator>,
+        interrupt: Interrupt,
+    ) -> CellContext {
+        CellContext {
+            label: label.into(),
+            output,
+            communicator,
+            interrupt,
+            count: 0,
+            silent: false,
+            store_history: true,
+            msg_id: String::new(),
+        }
+    }
 }
 
 impl fmt::Debug for CellContext {
@@ -85,6 +117,8 @@ pub struct RunError {
     pub column: Option<usize>,
     /// Whether the user's interrupt ended it.
     pub interrupted: bool,
+    /// Whether the runner has told the clients that see the output; otherwise the engine does it.
+    pub published: bool,
 }
 
 impl RunError {
@@ -98,6 +132,7 @@ impl RunError {
             line: None,
             column: None,
             interrupted: ename == "KeyboardInterrupt",
+            published: false,
         }
     }
 }
@@ -155,10 +190,65 @@ pub struct NameSummary {
     pub bytes: usize,
 }
 
+/// A language, as Jupyter describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Language {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The type of its files.
+    pub mimetype: String,
+    /// What the names of its files end in.
+    pub file_extension: String,
+    /// What runs it, for the first line of a session.
+    pub banner: String,
+}
+
 /// Executes what clients send, over a namespace that lives as long as the engine.
 pub trait Runner {
+    /// What it speaks.
+    fn language(&self) -> Language;
+
     /// Runs a cell and gives the value of its last expression.
     fn execute(&mut self, code: &str, context: &CellContext) -> Result<Option<Displayed>, RunError>;
+
+    /// What expressions are worth after a cell, as Jupyter describes it.
+    fn user_expressions(
+        &mut self,
+        expressions: &BTreeMap<String, String>,
+        context: &CellContext,
+    ) -> BTreeMap<String, Json> {
+        let mut answers = BTreeMap::new();
+        for (name, expression) in expressions {
+            let answer = match self.execute(expression, context) {
+                Ok(displayed) => {
+                    let text = displayed.map_or_else(String::new, |displayed| displayed.text);
+                    json!({ "status": "ok", "data": { "text/plain": text }, "metadata": {} })
+                }
+                Err(error) => json!({
+                    "status": "error", "ename": error.ename, "evalue": error.evalue, "traceback": error.traceback,
+                }),
+            };
+            answers.insert(name.clone(), answer);
+        }
+        answers
+    }
+
+    /// What the last cell asks of the client that sent it, in Jupyter's words. Asked for once.
+    fn take_payload(&mut self) -> Vec<Json> {
+        vec![]
+    }
+
+    /// Calls a function that a client of ipyparallel has pickled; the answer is pickled too.
+    fn apply_pickled(&mut self, _buffers: &[Bytes], _context: &CellContext) -> Result<Vec<Bytes>, RunError> {
+        Err(RunError::new(
+            ename::NOT_IMPLEMENTED_ERROR,
+            "this engine runs the prompt language, not Python, and cannot unpickle a function; execute code of the \
+             prompt language, call a function by name with the client of this project, or start engines with \
+             --python",
+        ))
+    }
 
     /// Calls a function by name: a native one, else one defined in a cell, else a builtin.
     fn apply(

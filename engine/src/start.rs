@@ -29,8 +29,10 @@ use crate::cli::{self, Settings};
 use crate::executor::{Executor, Name, Parts};
 use crate::interrupt::Interrupt;
 use crate::output::Iopub;
+use crate::python::{self, Interpreter, Python, PythonRunner};
+use crate::queries::Remembered;
 use crate::runner::Runner;
-use crate::runner::native::RegistryError;
+use crate::runner::native::{Registry, RegistryError};
 use crate::shell::control::{self, Control};
 use crate::shell::ready::Ready;
 use crate::shell::shared::{Ending, Shared};
@@ -51,10 +53,25 @@ const FINALIZE_PATIENCE: Duration = Duration::from_secs(8);
 /// would make the launcher end them.
 const FINALIZE_PATIENCE_ALONE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// What a runner is made of: where the engine is, and how it is called there.
+pub struct Backdrop<'a> {
+    /// The world.
+    pub place: &'a Place,
+    /// The engine.
+    pub name: &'a Name,
+    /// Takes output.
+    pub iopub: &'a Arc<Iopub>,
+    /// Ends a task.
+    pub interrupt: &'a Interrupt,
+    /// The profile that the engine belongs to.
+    pub profile: &'a Profile,
+}
+
 /// The program: see [`crate::Engine::run`].
 pub(crate) fn main(
     wrong: Option<RegistryError>,
-    make_runner: impl FnOnce(&Place) -> Box<dyn Runner>,
+    registry: Registry,
+    make_runner: impl FnOnce(Registry, &Place) -> Box<dyn Runner>,
 ) -> ExitCode {
     let settings = match cli::parse(std::env::args(), libraries) {
         Ok(settings) => settings,
@@ -69,15 +86,54 @@ pub(crate) fn main(
     if let Some(error) = wrong {
         return failure::report(&Failure::internal(error.to_string()));
     }
-    let interrupt = Interrupt::new();
-    let place = match Place::take(&settings, &interrupt) {
-        Ok(place) => place,
-        Err(failure) => return failure::report(&failure),
-    };
-    match run(&settings, &place, interrupt, make_runner) {
-        Ok(served) => end(served, place),
+    match start(&settings, registry, make_runner) {
+        Ok((served, place)) => end(served, place),
         Err(failure) => failure::report(&failure),
     }
+}
+
+fn start(
+    settings: &Settings,
+    registry: Registry,
+    make_runner: impl FnOnce(Registry, &Place) -> Box<dyn Runner>,
+) -> Result<(Served, Place), Failure> {
+    // Asked before MPI starts: it runs the interpreter, and a process of MPI's should not fork.
+    let interpreter = match &settings.python {
+        Some(named) => Some(Interpreter::find(named.as_deref()).map_err(Failure::python)?),
+        None => None,
+    };
+    let interrupt = Interrupt::new();
+    let place = Place::take(settings, &interrupt)?;
+    let served = match interpreter {
+        None => run(settings, &place, interrupt, |backdrop| Ok(make_runner(registry, backdrop.place))),
+        Some(interpreter) => {
+            let python = Python::load(&interpreter).map_err(Failure::python)?;
+            run(settings, &place, interrupt, |backdrop| python_runner(python, registry, settings, backdrop))
+        }
+    }?;
+    Ok((served, place))
+}
+
+fn python_runner(
+    python: Python,
+    registry: Registry,
+    settings: &Settings,
+    backdrop: Backdrop<'_>,
+) -> Result<Box<dyn Runner>, Failure> {
+    let runner = PythonRunner::start(
+        python,
+        python::Parts {
+            engine_id: backdrop.name.id.0,
+            uuid: backdrop.name.uuid.to_string(),
+            communicator: backdrop.place.communicator(),
+            iopub: Arc::clone(backdrop.iopub),
+            interrupt: backdrop.interrupt.clone(),
+            registry,
+            options: settings.others.clone(),
+            profile_dir: backdrop.profile.dir().to_owned(),
+        },
+    );
+    Ok(Box::new(runner.map_err(Failure::python)?))
 }
 
 /// What the program is linked to, for `--version`.
@@ -91,7 +147,7 @@ pub fn run(
     settings: &Settings,
     place: &Place,
     interrupt: Interrupt,
-    make_runner: impl FnOnce(&Place) -> Box<dyn Runner>,
+    make_runner: impl FnOnce(Backdrop<'_>) -> Result<Box<dyn Runner>, Failure>,
 ) -> Result<Served, Failure> {
     if let Some(directory) = &settings.work_dir {
         std::env::set_current_dir(directory).map_err(|error| Failure::work_dir(directory, error))?;
@@ -99,12 +155,14 @@ pub fn run(
     let profile = Profile::locate(&settings.profile, |name| std::env::var_os(name));
     let profile = profile.map_err(|error| Failure::usage(error.to_string()))?;
     log::init(settings, &profile)?;
-    for name in &settings.ignored {
-        tracing::debug!(name, "option ignored");
+    if settings.python.is_none() {
+        for name in settings.others.keys() {
+            tracing::debug!(name, "option ignored");
+        }
     }
 
     let membership = join_cluster(settings, &profile, place)?;
-    let (mut main, control, shared) = assemble(settings, place, membership, interrupt, make_runner)?;
+    let (mut main, control, shared) = assemble(settings, &profile, place, membership, interrupt, make_runner)?;
     let ending = main.serve().unwrap_or_else(|error| Ending::Broken(error.to_string()));
     tracing::info!(?ending, "engine ends");
     drop(main); // It holds the world, which MPI can leave only as a whole.
@@ -192,7 +250,7 @@ fn join_cluster(settings: &Settings, profile: &Profile, place: &Place) -> Result
             world: None,
             rank: u32::try_from(place.rank()).unwrap_or(u32::MAX),
             world_size: u32::try_from(place.size()).unwrap_or(u32::MAX),
-            runner: "script".to_owned(),
+            runner: if settings.python.is_some() { "python" } else { "script" }.to_owned(),
         },
         session: &mut session,
         receiver: &mut receiver,
@@ -203,10 +261,11 @@ fn join_cluster(settings: &Settings, profile: &Profile, place: &Place) -> Result
 /// Connects everything, the heart last, and starts the control thread.
 fn assemble(
     settings: &Settings,
+    profile: &Profile,
     place: &Place,
     membership: Membership,
     interrupt: Interrupt,
-    make_runner: impl FnOnce(&Place) -> Box<dyn Runner>,
+    make_runner: impl FnOnce(Backdrop<'_>) -> Result<Box<dyn Runner>, Failure>,
 ) -> Result<(Shell, JoinHandle<()>, Arc<Shared>), Failure> {
     let Membership { voices, plugs, registration, mut session, receiver, joined } = membership;
     let Joined { id, heartbeat_interval, extended, description } = joined;
@@ -223,8 +282,9 @@ fn assemble(
     let iopub = Iopub::new(Box::new(iopub), voices.iopub(), voices.uuid.clone(), id, control_waker.clone());
     let iopub = Arc::new(iopub);
     iopub.status(ExecutionState::Starting);
+    let backdrop = Backdrop { place, name: &name, iopub: &iopub, interrupt: &interrupt, profile };
     let mut executor = Executor::new(Parts {
-        runner: make_runner(place),
+        runner: make_runner(backdrop)?,
         communicator: place.communicator(),
         interrupt: interrupt.clone(),
         name: name.clone(),
@@ -234,6 +294,7 @@ fn assemble(
     });
     let signals = Signals::install(&interrupt, &control_waker).map_err(Failure::signals)?;
     run_startup_code(settings, &mut executor)?;
+    shared.activity().remembered = Remembered::of(executor.runner());
 
     let leaf = identity::broadcast_leaf(id.0 as usize % plugs.file().broadcast.len());
     let tell = |identities: &[&str], session: &mut Session| {

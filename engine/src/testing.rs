@@ -14,7 +14,8 @@ use transport::{Sent, TransportError};
 
 use crate::output::{Iopub, Sink};
 use crate::runner::{
-    CellContext, Completeness, Completion, CompletionKind, Displayed, NameSummary, RunError, Runner, Stream,
+    CellContext, Completeness, Completion, CompletionKind, Displayed, Language, NameSummary, RunError, Runner,
+    Stream,
 };
 
 /// The key of all tests.
@@ -94,6 +95,10 @@ pub(crate) struct FakeRunner {
 }
 
 impl Runner for FakeRunner {
+    fn language(&self) -> Language {
+        Language::default()
+    }
+
     fn execute(&mut self, code: &str, context: &CellContext) -> Result<Option<Displayed>, RunError> {
         match code.split_once(' ').unwrap_or((code, "")) {
             ("print", text) => {

@@ -18,6 +18,8 @@ pub(super) enum Task {
     Cell(ExecuteRequest),
     /// Call a function by name.
     Call(Call),
+    /// Call a function that was pickled.
+    PickledCall,
     /// Answer one of Jupyter's questions about names and code.
     Query,
     /// Say why it cannot be done.
@@ -31,7 +33,7 @@ impl Task {
             EXECUTE_REQUEST => message.content().map_or_else(malformed, Task::Cell),
             APPLY_REQUEST => match message.content::<ApplyRequest>() {
                 Ok(ApplyRequest { extension: Some(call) }) => Task::Call(call),
-                Ok(ApplyRequest { extension: None }) => Task::Refused(pickled()),
+                Ok(ApplyRequest { extension: None }) => Task::PickledCall,
                 Err(error) => malformed(error),
             },
             _ => Task::Query,
@@ -41,16 +43,6 @@ impl Task {
 
 fn malformed(error: MalformedContent) -> Task {
     Task::Refused(ErrorContent::new(ename::VALUE_ERROR, error.to_string()))
-}
-
-/// Stock clients pickle Python functions.
-fn pickled() -> ErrorContent {
-    ErrorContent::new(
-        ename::NOT_IMPLEMENTED_ERROR,
-        "this engine runs the prompt language, not Python, and cannot unpickle a function; execute code of the \
-         prompt language, call a function by name with the client of this project, or start Python engines \
-         (ipengine) beside this one",
-    )
 }
 
 /// Calls a function, or moves data.

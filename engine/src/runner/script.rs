@@ -26,7 +26,7 @@ use rhai::{Dynamic, Engine};
 
 use super::native::Registry;
 use super::{
-    CellContext, Completeness, Completion, CompletionKind, Displayed, NameSummary, RunError, Runner,
+    CellContext, Completeness, Completion, CompletionKind, Displayed, Language, NameSummary, RunError, Runner,
 };
 use convert::{from_value, to_value};
 use namespace::{Session, SourceText};
@@ -100,6 +100,16 @@ impl std::fmt::Debug for Script {
 }
 
 impl Runner for Script {
+    fn language(&self) -> Language {
+        Language {
+            name: "rhai".to_owned(),
+            version: "1".to_owned(),
+            mimetype: "text/rhai".to_owned(),
+            file_extension: ".rhai".to_owned(),
+            banner: "Commworld engine: the prompt language".to_owned(),
+        }
+    }
+
     fn execute(&mut self, code: &str, context: &CellContext) -> Result<Option<Displayed>, RunError> {
         self.within(context, || {
             let value = interpreter::run(&self.engine, &self.session, code, &context.label)?;

@@ -62,6 +62,11 @@ impl Failure {
         Failure::new("join the MPI world").because(cause)
     }
 
+    /// There is no Python, or it cannot be loaded.
+    pub fn python(cause: impl ToString) -> Failure {
+        Failure::new("be a Python engine").because(cause)
+    }
+
     /// The ranks could not talk to each other.
     pub fn between_ranks(cause: impl ToString) -> Failure {
         Failure::new("agree with the other ranks on how to join the cluster").because(cause)

@@ -2,12 +2,14 @@
 
 use std::fs::{File, create_dir_all};
 use std::io::IsTerminal;
+use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 use transport::profile::Profile;
 
 use super::failure::Failure;
 use crate::cli::Settings;
+use crate::python::stderr_for_the_log;
 
 /// Begins to log. Does nothing if something else in this process has begun before.
 pub fn init(settings: &Settings, profile: &Profile) -> Result<(), Failure> {
@@ -23,7 +25,9 @@ pub fn init(settings: &Settings, profile: &Profile) -> Result<(), Failure> {
         let file = file.map_err(|error| Failure::log(&path, error))?;
         builder.with_ansi(false).with_writer(file).try_init()
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).try_init()
+        // A copy, because user code may take standard error for itself (`python/capture.rs`).
+        let log = stderr_for_the_log().map_err(|error| Failure::log(Path::new("standard error"), error))?;
+        builder.with_ansi(std::io::stderr().is_terminal()).with_writer(log).try_init()
     };
     Ok(())
 }

@@ -28,6 +28,9 @@ pub struct ExecuteRequest {
     /// Whether neither the input nor the last expression's value is published.
     #[serde(default)]
     pub silent: bool,
+    /// Whether the cell is to be remembered as input; if it is not said, unless it is silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_history: Option<bool>,
     /// Expressions to evaluate afterwards, by name.
     #[serde(default)]
     pub user_expressions: BTreeMap<String, String>,

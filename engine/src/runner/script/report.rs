@@ -100,6 +100,7 @@ fn assemble(raised: Raised, frames: Vec<Frame>) -> RunError {
         traceback,
         line,
         column,
+        published: false,
     }
 }
 

@@ -92,12 +92,8 @@ impl Prompt {
     }
 
     fn context(&self) -> CellContext {
-        CellContext {
-            label: format!("cell {}", self.cell),
-            output: self.output.clone(),
-            communicator: Rc::new(Alone),
-            interrupt: self.interrupt.clone(),
-        }
+        let label = format!("cell {}", self.cell);
+        CellContext::new(label, self.output.clone(), Rc::new(Alone), self.interrupt.clone())
     }
 
     fn run(&mut self, code: &str) -> Result<String, RunError> {
