@@ -22,6 +22,12 @@ const SELECTION: &str = "not slurm and not test_mpi and not mongodb";
 pub(crate) const QUICK: [&str; 4] =
     ["test_executor", "test_remotefunction", "test_dependency", "test_lbview"];
 
+/// The same for our Python engines: also data and code that move, magics, output and Ctrl-C.
+pub(crate) const QUICK_OF_OUR_ENGINES: [&str; 3] = ["test_view", "test_magics", "test_remotefunction"];
+
+/// What is built: the plugin is a program's library, which no program depends on.
+const PROGRAMS: [&str; 3] = ["controller", "engine", "engine-python"];
+
 /// Seconds for one test. Most have limits of their own of 30 s, but those for Ctrl-C replace these by others.
 const TEST_SECONDS: u32 = 120;
 
@@ -41,6 +47,9 @@ pub(crate) struct Arguments {
     /// Whose controller.
     #[arg(long, value_enum, default_value_t = Whose::Ours)]
     controller: Whose,
+    /// Whose engines: ours are Python engines, in the interpreter that the tests run in.
+    #[arg(long, value_enum, default_value_t = Whose::Theirs)]
+    engines: Whose,
     /// pytest's expression for the tests to run.
     #[arg(short = 'k', long, value_name = "EXPRESSION", default_value = SELECTION)]
     select: String,
@@ -57,12 +66,37 @@ enum Whose {
     Theirs,
 }
 
+/// The programs that take the place of the original's; none: the original.
+#[derive(Clone, Debug, Default)]
+struct Ours {
+    controller: Option<PathBuf>,
+    engine: Option<PathBuf>,
+}
+
+impl Ours {
+    fn of(folder: &Path, controller: Whose, engines: Whose) -> Ours {
+        Ours {
+            controller: (controller == Whose::Ours).then(|| folder.join("controller")),
+            engine: (engines == Whose::Ours).then(|| folder.join("engine")),
+        }
+    }
+
+    /// For the folder of results, and for people.
+    fn name(&self) -> &'static str {
+        match (&self.controller, &self.engine) {
+            (Some(_), Some(_)) => "ours",
+            (Some(_), None) => "our-controller",
+            (None, Some(_)) => "our-engines",
+            (None, None) => "theirs",
+        }
+    }
+}
+
 /// How to run one file of tests.
 struct Suite {
     root: PathBuf,
     python: PathBuf,
-    /// None: the original.
-    controller: Option<PathBuf>,
+    ours: Ours,
     /// ipyparallel's installed tests.
     tests: PathBuf,
     /// Where outcomes and logs go.
@@ -74,22 +108,20 @@ struct Suite {
 
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     let whole = arguments.files.is_empty() && arguments.select == SELECTION;
+    let theirs = arguments.controller == Whose::Theirs && arguments.engines == Whose::Theirs;
     ensure!(
-        !arguments.bless || (whole && arguments.controller == Whose::Theirs),
-        "--bless goes with --controller theirs and all tests"
+        !arguments.bless || (whole && theirs),
+        "--bless goes with --controller theirs, --engines theirs and all tests"
     );
-    let controller = match arguments.controller {
-        Whose::Theirs => None,
-        Whose::Ours => {
-            step(
-                root,
-                "optimised controller",
-                cargo(root).args(["build", "--release", "--package", "controller"]),
-            )?;
-            Some(target(root).join("release/controller"))
-        }
-    };
-    let suite = Suite::prepare(root, controller, &arguments.select)?;
+    if !theirs {
+        let mut build = cargo(root);
+        build.args(["build", "--release"]);
+        build.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
+        step(root, "optimised programs", &mut build)?;
+    }
+    let folder = target(root).join("release");
+    let ours = Ours::of(&folder, arguments.controller, arguments.engines);
+    let suite = Suite::prepare(root, ours, &arguments.select)?;
     let outcomes = suite.run(&arguments.files)?;
     let reference = root.join(REFERENCE);
     if arguments.bless {
@@ -99,11 +131,17 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     if arguments.files.is_empty() { suite.cost() } else { Ok(()) }
 }
 
-/// The quick files against the controller that was built for the other tests.
+/// The quick files against the programs that were built for the other tests.
 pub(crate) fn quick(root: &Path) -> Result<()> {
-    let suite = Suite::prepare(root, Some(target(root).join("debug/controller")), SELECTION)?;
-    let outcomes = suite.run(&QUICK.map(str::to_owned))?;
-    suite.judge(&outcomes, &read_reference(&root.join(REFERENCE))?)
+    let reference = read_reference(&root.join(REFERENCE))?;
+    for (engines, files) in [(Whose::Theirs, &QUICK[..]), (Whose::Ours, &QUICK_OF_OUR_ENGINES[..])] {
+        let ours = Ours::of(&target(root).join("debug"), Whose::Ours, engines);
+        let suite = Suite::prepare(root, ours, SELECTION)?;
+        let files: Vec<String> = files.iter().map(|&file| file.to_owned()).collect();
+        let outcomes = suite.run(&files)?;
+        suite.judge(&outcomes, &reference)?;
+    }
+    Ok(())
 }
 
 /// Where cargo puts what it builds.
@@ -122,25 +160,24 @@ struct Outcome {
 type Outcomes = BTreeMap<String, Outcome>;
 
 impl Suite {
-    fn prepare(root: &Path, controller: Option<PathBuf>, select: &str) -> Result<Suite> {
+    fn prepare(root: &Path, ours: Ours, select: &str) -> Result<Suite> {
         let python = PathBuf::from(answer(&mut Command::new(root.join("scripts/foreign.sh")))?);
         let find = "import ipyparallel, os.path; print(os.path.dirname(ipyparallel.__file__))";
         // Not in the project's folder, where Python would look for modules first.
         let mut command = Command::new(&python);
         command.args(["-c", find]).current_dir(root.join("target"));
         let tests = Path::new(&answer(&mut command)?).join("tests");
-        let whose = if controller.is_some() { "ours" } else { "theirs" };
-        let results = target(root).join("foreign").join(whose);
+        let results = target(root).join("foreign").join(ours.name());
         let _ = std::fs::remove_dir_all(&results);
         std::fs::create_dir_all(&results)
             .with_context(|| format!("failed to create {}", results.display()))?;
-        if let Some(controller) = &controller {
-            ensure!(controller.is_file(), "{} was not built", controller.display());
+        for program in ours.controller.iter().chain(&ours.engine) {
+            ensure!(program.is_file(), "{} was not built", program.display());
         }
         Ok(Suite {
             root: root.to_owned(),
             python,
-            controller,
+            ours,
             tests,
             results,
             mark: format!("COMMWORLD_FOREIGN_RUN={}", std::process::id()),
@@ -194,13 +231,17 @@ impl Suite {
             .env("PYTHONPATH", self.root.join("tests/foreign/suite"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env_remove("COMMWORLD_CONTROLLER")
+            .env_remove("COMMWORLD_ENGINE")
             // Away from the profiles of whoever runs this.
             .env("HOME", &home)
             .env("IPYTHONDIR", home.join("ipython"))
             .env("JUPYTER_PLATFORM_DIRS", "1")
             .stdin(Stdio::null());
-        if let Some(controller) = &self.controller {
+        if let Some(controller) = &self.ours.controller {
             command.env("COMMWORLD_CONTROLLER", controller);
+        }
+        if let Some(engine) = &self.ours.engine {
+            command.env("COMMWORLD_ENGINE", engine);
         }
         Ok(command)
     }
@@ -214,7 +255,7 @@ impl Suite {
         command.arg(foreign.join("programs/cost.py"));
         command.env("PYTHONPATH", path).env("PROFILE_DIR", self.results.join("cost"));
         command.env("SECONDS_AT_MOST", "300");
-        if self.controller.is_some() {
+        if self.ours.controller.is_some() {
             command.env("SHARE_AT_MOST", SHARE_AT_MOST);
         }
         println!("{}", answer(&mut command)?);
@@ -275,11 +316,14 @@ impl Suite {
             .collect();
         println!("{}", report(outcomes));
         println!("logs: {}", self.results.display());
-        let Some(whose) = self.controller.as_ref().map(|_| "ours") else { return Ok(()) };
+        let whose = self.ours.name();
+        if whose == "theirs" {
+            return Ok(());
+        }
         let passing = outcomes.keys().filter(|name| reference.contains(*name)).count();
         ensure!(
             passing > 0,
-            "none of these tests pass with the original controller, so nothing was compared"
+            "none of these tests pass with the original, so nothing was compared"
         );
         println!("{} of the {passing} that pass with the original pass with {whose}", passing - lost.len());
         if lost.is_empty() {
@@ -287,7 +331,7 @@ impl Suite {
         }
         let names: Vec<&str> = lost.iter().map(|(name, _)| name.as_str()).collect();
         bail!(
-            "{} tests pass with the original controller and not with ours:\n  {}",
+            "{} tests pass with the original and not with {whose}:\n  {}",
             lost.len(),
             names.join("\n  ")
         )
