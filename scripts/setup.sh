@@ -22,6 +22,13 @@ packages=(
 has_python() { "${COMMWORLD_PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null; }
 has_python || packages+=(python3 python3-venv)
 
+# Python engines load the library of the interpreter; the system's own comes in a package of its own.
+python=$(command -v "${COMMWORLD_PYTHON:-python3}" || echo /usr/bin/python3)
+case $(readlink -f "$python") in
+  /usr/bin/python3.*) packages+=("lib$(basename "$(readlink -f "$python")")") ;;
+  /usr/bin/*) packages+=(libpython3-dev) ;; # Not installed yet: whichever version comes.
+esac
+
 if ! command -v cargo >/dev/null; then
   [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
 fi

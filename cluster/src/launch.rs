@@ -81,6 +81,8 @@ pub struct Programs {
     pub controller: Option<String>,
     /// `--engine-cmd`
     pub engine: Option<String>,
+    /// `--python`, and the interpreter if one was named
+    pub python: Option<Option<String>>,
     /// `--mpiexec`
     pub mpiexec: Option<String>,
 }
@@ -104,7 +106,11 @@ impl Programs {
     /// The launcher for the wanted kind of engines. When nothing is wanted, an engine that is linked with an MPI
     /// library gets its `mpiexec` and any other is started locally.
     pub fn launcher(&self, kind: Option<EngineKind>) -> Result<Box<dyn Launcher>, Failure> {
-        let engine = command_of("engine", "--engine-cmd", self.engine.as_deref())?;
+        let mut engine = command_of("engine", "--engine-cmd", self.engine.as_deref())?;
+        engine.arguments.extend(self.python.as_ref().map(|interpreter| match interpreter {
+            Some(interpreter) => format!("--python={interpreter}"),
+            None => "--python".to_owned(),
+        }));
         let library = mpi_library::find(&engine.program);
         let kind = kind.unwrap_or(match (library, &self.mpiexec) {
             (None, None) => EngineKind::Local,

@@ -142,6 +142,76 @@ fn a_stock_client_drives_our_engines() {
     TestCluster::start(Engines::Mpi, 2).run("our_engines.py");
 }
 
+#[test]
+fn a_stock_client_drives_our_python_engines() {
+    let mut cluster = TestCluster::controller(&["--ping", "500"]);
+    add_python_engines(&mut cluster, 2);
+    cluster.run("python_engines.py");
+}
+
+#[test]
+fn the_session_of_the_documentation_of_mpi_works_word_for_word() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let profile = folder.path().join("profile");
+    let python_engines = format!("--python={}", interpreter().display());
+    let place = ["--profile-dir", profile.to_str().expect("a path in UTF-8")];
+    let cluster = |arguments: &[&str]| run(Command::new(program("cluster")).args(place).args(arguments)).ok();
+    cluster(&["start", "-n", "4", "--engines", "mpi", &python_engines, "--daemonize"]);
+    let psum = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/programs/psum.py");
+    let session = run(python(&profile, "psum_session.ipy").env("PSUM", &psum));
+    // The same by our own client.
+    let client = |arguments: &[&str]| {
+        let mut command = Command::new(program("client"));
+        run(command.arg("--profile-dir").arg(&profile).args(arguments)).ok()
+    };
+    client(&["run", psum.to_str().expect("a path in UTF-8")]);
+    client(&["px", "a = np.random.rand(100)"]);
+    client(&["px", "s = psum(a)"]);
+    let sums: Vec<f64> =
+        serde_json::from_str(&client(&["pull", "float(s)", "--json"])).expect("a list of numbers");
+    cluster(&["stop"]);
+    session.ok();
+    assert_eq!(sums.len(), 4);
+    assert!(sums.iter().all(|sum| *sum == sums[0] && *sum > 100.0), "{sums:?}");
+}
+
+#[test]
+fn our_client_and_python_engines_share_names_arrays_and_tracebacks() {
+    let mut cluster = TestCluster::controller(&["--ping", "500"]);
+    add_python_engines(&mut cluster, 2);
+    cluster.client(&["wait", "-n", "2"]).ok();
+    cluster.client(&["push", "a=[1.5, 2.5]"]).ok();
+    let shown = cluster.client(&["px", "a.dtype.name, (a * 2).tolist(), psum(a)"]).ok();
+    assert!(shown.contains("float64") && shown.contains("[3.0, 5.0], 8.0"), "{shown}");
+    let pulled = cluster.client(&["pull", "a", "--json"]).ok();
+    assert_eq!(pulled.split_whitespace().collect::<String>(), "[[1.5,2.5],[1.5,2.5]]");
+    let failed = cluster.client(&["px", "if rank() == 1: missing"]);
+    assert_ne!(failed.code(), 0);
+    let said = failed.stdout + &failed.stderr;
+    assert!(said.contains("NameError") && said.contains("missing"), "{said}");
+}
+
+#[test]
+fn an_engine_says_why_it_cannot_be_python() {
+    let mut command = Command::new(program("engine"));
+    let finished = run(command.arg("--python=/nowhere/python"));
+    assert_eq!(finished.code(), 1);
+    assert!(finished.stderr.contains("/nowhere/python cannot be run"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("--python=/path/to/python"), "{}", finished.stderr);
+
+    let mut command = Command::new(program("engine"));
+    let python = format!("--python={}", interpreter().display());
+    let finished = run(command.arg(python).env("COMMWORLD_PYTHON_PLUGIN", "/nowhere/plugin.so"));
+    assert_eq!(finished.code(), 1);
+    assert!(finished.stderr.contains("libcommworld_python.so is not at /nowhere"), "{}", finished.stderr);
+}
+
+/// Adds Python engines of one MPI world, in the environment of the tests.
+fn add_python_engines(cluster: &mut TestCluster, n: usize) {
+    let python = format!("--python={}", interpreter().display());
+    cluster.add_program_with("engine", Engines::Mpi, n, &[&python]);
+}
+
 /// Whether a process of this profile is alive, as far as its environment tells.
 fn is_in_an_environment(profile: &Path) -> bool {
     let variable = [b"PROFILE_DIR=", profile.as_os_str().as_encoded_bytes()].concat();

@@ -142,18 +142,24 @@ impl TestCluster {
     /// As [`TestCluster::add_engines`], with an engine program of one's own.
     #[track_caller]
     pub fn add_program(&mut self, engine: &str, engines: Engines, n: usize) {
+        self.add_program_with(engine, engines, n, &[]);
+    }
+
+    /// As [`TestCluster::add_program`], with more arguments.
+    #[track_caller]
+    pub fn add_program_with(&mut self, engine: &str, engines: Engines, n: usize, arguments: &[&str]) {
         let profile = self.profile().to_owned();
         match engines {
             Engines::Mpi => {
                 let mut command = mpiexec(n);
                 command.arg(program(engine)).args(["--mpi", "--expect-size", &n.to_string()]);
-                command.arg("--profile-dir").arg(&profile);
+                command.arg("--profile-dir").arg(&profile).args(arguments);
                 self.add_launcher(&mut command, "engines");
             }
             Engines::Local => {
                 for _ in 0..n {
                     let mut command = Command::new(program(engine));
-                    command.arg("--profile-dir").arg(&profile);
+                    command.arg("--profile-dir").arg(&profile).args(arguments);
                     self.add_launcher(&mut command, &format!("engine-{}", self.launchers.len()));
                 }
             }

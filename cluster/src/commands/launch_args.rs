@@ -43,6 +43,10 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "COMMAND")]
     engine_cmd: Option<String>,
 
+    /// Engines that run Python: the one of the active environment, or the INTERPRETER given; see `engine --help`.
+    #[arg(long, value_name = "INTERPRETER", num_args = 0..=1, require_equals = true)]
+    python: Option<Option<String>>,
+
     /// Give up if the engines are not all there after so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
@@ -78,7 +82,12 @@ impl LaunchArgs {
 
     /// The programs that were named.
     pub fn programs(&self, controller: Option<String>) -> Programs {
-        Programs { controller, engine: self.engine_cmd.clone(), mpiexec: self.mpiexec.clone() }
+        Programs {
+            controller,
+            engine: self.engine_cmd.clone(),
+            python: self.python.clone(),
+            mpiexec: self.mpiexec.clone(),
+        }
     }
 
     /// What starts the engines.

@@ -19,6 +19,7 @@ use crate::supervisor::{Plan, Supervisor};
 #[command(after_help = "\
 Examples:
   cluster start -n 4
+  cluster start -n 4 --python
   cluster start -n 4 --engines local --profile lab --daemonize
   cluster start -n 8 --mpiexec 'mpiexec.mpich -f hosts' --ip '*'
   cluster start -n 2 -- --ping=250 --reuse")]

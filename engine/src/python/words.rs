@@ -13,8 +13,7 @@ use crate::runner::{NameSummary, RunError};
 /// A call of a function of `python/src/glue/_requests.py`; its text says what it does.
 #[derive(Debug, Serialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are those of the glue's functions and their arguments")]
-pub enum Request<'a> {
+pub(super) enum Request<'a> {
     Prepare,
     Start {
         engine_id: u32,
@@ -40,11 +39,11 @@ pub enum Request<'a> {
 
 /// What the glue answered.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     /// Depends on the request.
-    pub ok: Json,
+    pub(super) ok: Json,
     /// Buffers of it.
-    pub frames: Vec<Frame>,
+    pub(super) frames: Vec<Frame>,
 }
 
 /// The head of an answer.
@@ -57,7 +56,7 @@ enum Head {
 
 /// An error of user code, or of the glue.
 #[derive(Debug, Deserialize)]
-pub struct Failed {
+pub(super) struct Failed {
     ename: String,
     evalue: String,
     #[serde(default)]
@@ -68,7 +67,7 @@ pub struct Failed {
 
 impl Failed {
     /// The plugin does not answer as it should.
-    pub fn of_the_glue(evalue: &str) -> RunError {
+    pub(super) fn of_the_glue(evalue: &str) -> RunError {
         RunError::new(ename::RUNTIME_ERROR, format!("in the engine's Python plugin: {evalue}"))
     }
 }
@@ -83,7 +82,7 @@ impl From<Failed> for RunError {
 
 impl Answer {
     /// Reads what the plugin answered.
-    pub fn read(frames: Vec<Frame>) -> Result<Answer, RunError> {
+    pub(super) fn read(frames: Vec<Frame>) -> Result<Answer, RunError> {
         let mut frames = frames.into_iter();
         let head = frames.next().ok_or_else(|| Failed::of_the_glue("it failed without an answer"))?;
         match serde_json::from_slice(head.as_ref()) {
@@ -94,7 +93,7 @@ impl Answer {
     }
 
     /// The answer as what the request asks for.
-    pub fn content<T: DeserializeOwned>(self) -> Result<T, RunError> {
+    pub(super) fn content<T: DeserializeOwned>(self) -> Result<T, RunError> {
         serde_json::from_value(self.ok)
             .map_err(|error| Failed::of_the_glue(&format!("its answer is malformed: {error}")))
     }
@@ -102,18 +101,18 @@ impl Answer {
 
 /// The answer to [`Request::Start`].
 #[derive(Debug, Deserialize)]
-pub struct Started {
+pub(super) struct Started {
     /// Its version.
-    pub python: String,
+    pub(super) python: String,
     /// What it takes itself for.
-    pub executable: String,
+    pub(super) executable: String,
     /// Which kind of shell runs cells.
-    pub shell: String,
+    pub(super) shell: String,
 }
 
 /// An element of the answer to [`Request::Names`].
 #[derive(Debug, Deserialize)]
-pub struct Name {
+pub(super) struct Name {
     name: String,
     kind: String,
     summary: String,
