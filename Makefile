@@ -6,7 +6,7 @@
 help:
 	@echo 'make demo   install what is missing, build, and show four MPI engines answer psum'
 	@echo 'make test   install what is missing and run every test'
-	@echo 'make build  build controller, engine, client and cluster into target/release'
+	@echo 'make build  build controller, engine, its Python plugin, client and cluster into target/release'
 	@echo 'make lint   formatting, clippy, and the rules of ARCHITECTURE.md'
 	@echo 'make bench  measure against a bare libzmq relay and a bare MPI_Allreduce'
 
@@ -15,6 +15,7 @@ setup:
 
 build: setup
 	cargo build --release --bins
+	cargo build --release --package engine-python
 
 demo: setup
 	@scripts/demo.sh

@@ -262,7 +262,8 @@ impl Executor {
     }
 
     fn run_pickled_call(&mut self, message: &Message) -> Outcome {
-        let context = CellContext { msg_id: message.header.msg_id.to_string(), ..self.context("a pickled call") };
+        let context =
+            CellContext { msg_id: message.header.msg_id.to_string(), ..self.context("a pickled call") };
         let buffers = &message.wire.buffers;
         let (result, elapsed) = self.guarded(|runner| runner.apply_pickled(buffers, &context));
         match result {
@@ -299,12 +300,7 @@ impl Executor {
         (result, start.elapsed())
     }
 
-    fn failed_to_run(
-        &self,
-        error: RunError,
-        method: &str,
-        content: impl FnOnce(Failure) -> Json,
-    ) -> Outcome {
+    fn failed_to_run(&self, error: RunError, method: &str, content: impl FnOnce(Failure) -> Json) -> Outcome {
         let published = error.published;
         let outcome = self.failed(error_content(error), method, content);
         Outcome { shown: if published { Shown::Nothing } else { outcome.shown }, ..outcome }

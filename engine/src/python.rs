@@ -108,7 +108,8 @@ impl PythonRunner {
         interrupt.nudge_this_thread();
         Host::install(iopub, interrupt, communicator, registry);
         let profile_dir = profile_dir.to_string_lossy().into_owned();
-        let request = Request::Start { engine_id, uuid: &uuid, rank, size, options: &options, functions, profile_dir };
+        let request =
+            Request::Start { engine_id, uuid: &uuid, rank, size, options: &options, functions, profile_dir };
         let started: words::Started = python.ask(&request, vec![])?.content()?;
         tracing::info!(
             python = started.python,
@@ -149,7 +150,9 @@ impl PythonRunner {
                 return Err(RunError::new(ename::KEYBOARD_INTERRUPT, "interrupted before the task began"));
             }
             if start.elapsed() > LOAN_PATIENCE {
-                tracing::warn!("the controller does not read a result; the next task may change what it is sent");
+                tracing::warn!(
+                    "the controller does not read a result; the next task may change what it is sent"
+                );
                 return Ok(());
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -262,8 +265,7 @@ impl Runner for PythonRunner {
         let characters = line.get(..cursor).map_or(0, |before| before.chars().count());
         let words: Vec<String> =
             self.look(&Request::Complete { line, cursor: characters }).unwrap_or_default();
-        let completion =
-            |text| Completion { text, kind: CompletionKind::Variable, detail: String::new() };
+        let completion = |text| Completion { text, kind: CompletionKind::Variable, detail: String::new() };
         words.into_iter().map(completion).collect()
     }
 

@@ -61,11 +61,7 @@ pub struct Remembered {
 impl Remembered {
     /// What a runner knows now.
     pub fn of(runner: &dyn Runner) -> Remembered {
-        Remembered {
-            words: Live(runner).complete("", 0),
-            names: runner.names(),
-            language: runner.language(),
-        }
+        Remembered { words: Live(runner).complete("", 0), names: runner.names(), language: runner.language() }
     }
 }
 

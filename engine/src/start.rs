@@ -162,7 +162,8 @@ pub fn run(
     }
 
     let membership = join_cluster(settings, &profile, place)?;
-    let (mut main, control, shared) = assemble(settings, &profile, place, membership, interrupt, make_runner)?;
+    let (mut main, control, shared) =
+        assemble(settings, &profile, place, membership, interrupt, make_runner)?;
     let ending = main.serve().unwrap_or_else(|error| Ending::Broken(error.to_string()));
     tracing::info!(?ending, "engine ends");
     drop(main); // It holds the world, which MPI can leave only as a whole.

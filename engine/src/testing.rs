@@ -14,8 +14,8 @@ use transport::{Sent, TransportError};
 
 use crate::output::{Iopub, Sink};
 use crate::runner::{
-    CellContext, Completeness, Completion, CompletionKind, Displayed, Language, NameSummary, RunError, Runner,
-    Stream,
+    CellContext, Completeness, Completion, CompletionKind, Displayed, Language, NameSummary, RunError,
+    Runner, Stream,
 };
 
 /// The key of all tests.

@@ -46,9 +46,8 @@ impl Service for Interpreter {
     fn serve(&self, frames: Vec<Frame>) -> Vec<Frame> {
         Python::attach(|py| {
             release_returned();
-            let answer = to_python(py, frames).and_then(|(head, parts)| {
-                from_python(&self.handle.bind(py).call1((head, parts))?)
-            });
+            let answer = to_python(py, frames)
+                .and_then(|(head, parts)| from_python(&self.handle.bind(py).call1((head, parts))?));
             answer.unwrap_or_else(|error| {
                 // The glue answers errors of user code itself; this is one of its own.
                 let error = error.to_string();
@@ -153,10 +152,7 @@ fn call<'py>(
 }
 
 /// The head as bytes, the buffers as they came.
-fn to_python(
-    py: Python<'_>,
-    frames: Vec<Frame>,
-) -> PyResult<(Bound<'_, PyBytes>, Bound<'_, PyList>)> {
+fn to_python(py: Python<'_>, frames: Vec<Frame>) -> PyResult<(Bound<'_, PyBytes>, Bound<'_, PyList>)> {
     let mut frames = frames.into_iter();
     let head = frames.next();
     let head = PyBytes::new(py, head.as_ref().map_or(b"{}", |head| head.as_ref()));

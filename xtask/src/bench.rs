@@ -19,6 +19,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         "optimised build",
         cargo(root).args(["build", "--release", "--workspace", "--bins", "--examples"]),
     )?;
+    step(root, "Python plugin", cargo(root).args(["build", "--release", "--package", "engine-python"]))?;
     let mut command = cargo(root);
     command.args(["run", "--quiet", "--release", "--package", "tests", "--bin", "bench", "--"]);
     command.args(&arguments.passed_on);

@@ -321,20 +321,13 @@ impl Suite {
             return Ok(());
         }
         let passing = outcomes.keys().filter(|name| reference.contains(*name)).count();
-        ensure!(
-            passing > 0,
-            "none of these tests pass with the original, so nothing was compared"
-        );
+        ensure!(passing > 0, "none of these tests pass with the original, so nothing was compared");
         println!("{} of the {passing} that pass with the original pass with {whose}", passing - lost.len());
         if lost.is_empty() {
             return Ok(());
         }
         let names: Vec<&str> = lost.iter().map(|(name, _)| name.as_str()).collect();
-        bail!(
-            "{} tests pass with the original and not with {whose}:\n  {}",
-            lost.len(),
-            names.join("\n  ")
-        )
+        bail!("{} tests pass with the original and not with {whose}:\n  {}", lost.len(), names.join("\n  "))
     }
 }
 

@@ -161,7 +161,7 @@ mod tests {
         for cut in 0..=text.len() {
             let mut decoder = Decoder::default();
             let (first, second) = text.as_bytes().split_at(cut);
-            let both = decoder.decode(first) + &decoder.decode(second);
+            let both = format!("{}{}", decoder.decode(first), decoder.decode(second));
             assert_eq!(both, text, "cut at {cut}");
         }
     }

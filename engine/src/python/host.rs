@@ -224,7 +224,8 @@ fn call_function(function: &str, arguments: &[Json], buffers: &[Bytes]) -> Outco
         let known = world.registry.get(function).cloned();
         let unknown =
             || RunError::new(ename::NAME_ERROR, format!("the engine's program has no function {function}"));
-        let idle = || RunError::new(ename::RUNTIME_ERROR, "functions of the program are called by tasks only");
+        let idle =
+            || RunError::new(ename::RUNTIME_ERROR, "functions of the program are called by tasks only");
         Ok((known.ok_or_else(unknown)?, world.context.clone().ok_or_else(idle)?))
     })?;
     let arguments = arguments.iter().map(|argument| value::decode(argument, buffers));
@@ -239,9 +240,7 @@ impl Service for Host {
     fn serve(&self, frames: Vec<Frame>) -> Vec<Frame> {
         let (head, buffers) = match self.answer(frames) {
             Ok((ok, buffers)) => (json!({ "ok": ok }), buffers),
-            Err(error) => {
-                (json!({ "error": { "ename": error.ename, "evalue": error.evalue } }), vec![])
-            }
+            Err(error) => (json!({ "error": { "ename": error.ename, "evalue": error.evalue } }), vec![]),
         };
         let mut frames = vec![Frame::from(head.to_string().into_bytes())];
         frames.extend(buffers);

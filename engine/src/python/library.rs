@@ -27,7 +27,9 @@ pub enum LoadError {
         .0.display()
     )]
     NoPlugin(PathBuf),
-    #[error("the program's own place is unknown: {0}; say where the plugin is: {PLUGIN_VARIABLE}=/path/to/{PLUGIN}")]
+    #[error(
+        "the program's own place is unknown: {0}; say where the plugin is: {PLUGIN_VARIABLE}=/path/to/{PLUGIN}"
+    )]
     NoPlace(String),
     #[error("{0}")]
     Start(String),

@@ -24,16 +24,41 @@ pub(super) enum Request<'a> {
         functions: Vec<String>,
         profile_dir: String,
     },
-    Execute { code: &'a str, count: u64, silent: bool, store_history: bool },
-    UserExpressions { expressions: &'a BTreeMap<String, String> },
-    ApplyPickled { msg_id: &'a str },
-    Apply { function: &'a str, arguments: Vec<Json>, keywords: BTreeMap<&'a str, Json> },
-    Push { name: &'a str, value: Json },
-    Pull { expression: &'a str },
+    Execute {
+        code: &'a str,
+        count: u64,
+        silent: bool,
+        store_history: bool,
+    },
+    UserExpressions {
+        expressions: &'a BTreeMap<String, String>,
+    },
+    ApplyPickled {
+        msg_id: &'a str,
+    },
+    Apply {
+        function: &'a str,
+        arguments: Vec<Json>,
+        keywords: BTreeMap<&'a str, Json>,
+    },
+    Push {
+        name: &'a str,
+        value: Json,
+    },
+    Pull {
+        expression: &'a str,
+    },
     Clear,
-    Complete { line: &'a str, cursor: usize },
-    Inspect { name: &'a str },
-    IsComplete { code: &'a str },
+    Complete {
+        line: &'a str,
+        cursor: usize,
+    },
+    Inspect {
+        name: &'a str,
+    },
+    IsComplete {
+        code: &'a str,
+    },
     Names,
 }
 

@@ -219,7 +219,7 @@ impl FakeController {
         std::thread::spawn(move || {
             let settings = cli::parse(arguments, String::new).expect("a good command line");
             let place = Place::alone();
-            let runner = |_: &Place| Box::new(FakeRunner::default()) as Box<dyn Runner>;
+            let runner = |_: Backdrop<'_>| Ok(Box::new(FakeRunner::default()) as Box<dyn Runner>);
             let served =
                 run(&settings, &place, Interrupt::new(), runner).map_err(|error| error.to_string())?;
             let ending = served.ending.clone();
