@@ -44,6 +44,17 @@ use words::{Answer, Failed, Request};
 /// How long a task waits until what the one before it returned has left, because it may change that memory.
 const LOAN_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Lets a rank that waits in a blocking call of mpi4py's leave its processor to the others. With more ranks than
+/// processors, which is every laptop, a reduction takes milliseconds otherwise. What the user has set stays. To be
+/// called before MPI starts, and before any other thread.
+pub(crate) fn let_blocking_calls_yield() {
+    const VARIABLE: &str = "OMPI_MCA_mpi_yield_when_idle";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: there is no other thread yet that could read the environment.
+        unsafe { std::env::set_var(VARIABLE, "1") };
+    }
+}
+
 /// A Python that is loaded and has no cluster yet.
 #[derive(Debug)]
 pub struct Python {

@@ -99,7 +99,11 @@ fn start(
 ) -> Result<(Served, Place), Failure> {
     // Asked before MPI starts: it runs the interpreter, and a process of MPI's should not fork.
     let interpreter = match &settings.python {
-        Some(named) => Some(Interpreter::find(named.as_deref()).map_err(Failure::python)?),
+        Some(named) => {
+            let found = Interpreter::find(named.as_deref()).map_err(Failure::python)?;
+            python::let_blocking_calls_yield();
+            Some(found)
+        }
         None => None,
     };
     let interrupt = Interrupt::new();

@@ -31,6 +31,7 @@ pub enum Engines {
 pub struct TestCluster {
     profile: tempfile::TempDir,
     controller: Child,
+    controller_program: PathBuf,
     controller_arguments: Vec<String>,
     launchers: Vec<Child>,
 }
@@ -94,11 +95,23 @@ impl TestCluster {
     /// Starts a controller with extra arguments, and waits for its connection files.
     #[track_caller]
     pub fn controller(arguments: &[&str]) -> TestCluster {
+        TestCluster::of(&program("controller"), arguments)
+    }
+
+    /// As [`TestCluster::controller`], with another program that is told the profile the same way.
+    #[track_caller]
+    pub fn of(controller_program: &Path, arguments: &[&str]) -> TestCluster {
         let profile = tempfile::Builder::new().prefix("commworld").tempdir().expect("a temporary directory");
         let controller_arguments: Vec<String> =
             arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let controller = start_controller(profile.path(), &controller_arguments);
-        let mut cluster = TestCluster { profile, controller, controller_arguments, launchers: Vec::new() };
+        let controller = start_controller(controller_program, profile.path(), &controller_arguments);
+        let mut cluster = TestCluster {
+            profile,
+            controller,
+            controller_program: controller_program.to_owned(),
+            controller_arguments,
+            launchers: Vec::new(),
+        };
         let security = cluster.profile().join("security");
         wait_until("the controller wrote its connection files", || {
             if let Some(status) = cluster.controller.try_wait().expect("it is our child") {
@@ -115,7 +128,8 @@ impl TestCluster {
     pub fn kill_and_restart_controller(&mut self) {
         signal(self.controller_pid(), Signal::SIGKILL);
         self.controller.wait().expect("it is our child");
-        self.controller = start_controller(self.profile.path(), &self.controller_arguments);
+        self.controller =
+            start_controller(&self.controller_program, self.profile.path(), &self.controller_arguments);
     }
 
     /// Starts a cluster of `n` engines and waits until all can be used.
@@ -241,9 +255,9 @@ impl Drop for TestCluster {
 }
 
 #[track_caller]
-fn start_controller(profile: &Path, arguments: &[String]) -> Child {
-    let mut command = Command::new(program("controller"));
-    command.arg("--profile-dir").arg(profile).args(arguments);
+fn start_controller(program: &Path, profile: &Path, arguments: &[String]) -> Child {
+    let mut command = Command::new(program);
+    command.args(arguments).arg(format!("--profile-dir={}", profile.display()));
     start(&mut command, &profile.join("controller.log"))
 }
 

@@ -35,6 +35,9 @@ use crate::queries;
 /// How long a reply may take to leave before the signal that it announces ends the process.
 const SIGNAL_DELAY: Duration = Duration::from_millis(200);
 
+/// How long the message before that may take that this engine leaves.
+const UNREGISTRATION_DELAY: Duration = Duration::from_millis(50);
+
 /// How long the running task may go on after a shutdown request before it is interrupted.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -94,6 +97,8 @@ pub struct Control {
     connected: bool,
     /// A signal to this process, once the reply has left.
     delivery: Option<(Instant, i32)>,
+    /// Whether the hub was told that this engine leaves.
+    is_unregistered: bool,
     /// When the running task is interrupted because the engine ends, and when the process ends anyway.
     ending: Option<EndingSchedule>,
 }
@@ -110,7 +115,14 @@ struct EndingSchedule {
 impl Control {
     /// A control thread whose heart starts to beat now.
     pub fn new(parts: Parts) -> Control {
-        Control { parts, last_ping: Instant::now(), connected: true, delivery: None, ending: None }
+        Control {
+            parts,
+            last_ping: Instant::now(),
+            connected: true,
+            delivery: None,
+            is_unregistered: false,
+            ending: None,
+        }
     }
 
     /// Runs until the main thread has left the cluster.
@@ -174,7 +186,15 @@ impl Control {
             && now >= at
         {
             self.delivery = None;
-            signals::deliver(signal);
+            if signal == libc::SIGKILL && !self.is_unregistered {
+                // Nothing can be said afterwards, and a controller that does not watch connections would take this
+                // engine for alive until its heart is missed.
+                self.is_unregistered = true;
+                self.unregister();
+                self.delivery = Some((now + UNREGISTRATION_DELAY, signal));
+            } else {
+                signals::deliver(signal);
+            }
         }
         if let Some(silence_max) = self.parts.silence_max
             && self.ending.is_none()

@@ -3,6 +3,7 @@
 
 mod controllers;
 mod figures;
+mod python;
 mod relay;
 mod rival;
 mod world;
@@ -18,7 +19,7 @@ struct Arguments {
     /// Rounds; ours and the rival take turns within each, medians are shown.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only these parts: relay, world, controllers.
+    /// Only these parts: relay, world, python, controllers.
     parts: Vec<String>,
     /// Another controller of the same wire, for the part `controllers`, such as "python -m ipyparallel.controller".
     #[arg(long, value_name = "COMMAND")]
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
     }
     if wanted("world") {
         outcome = outcome.and_then(|()| world::run(arguments.rounds));
+    }
+    // Not by default: the original's engines are to be installed first, which scripts/foreign.sh does.
+    if arguments.parts.iter().any(|part| part == "python") {
+        outcome = outcome.and_then(|()| python::run(arguments.rounds));
     }
     match &arguments.against {
         Some(against) if wanted("controllers") => {
