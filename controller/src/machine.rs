@@ -21,6 +21,7 @@ use serde_json::Value as Json;
 
 use crate::hub::Hub;
 use crate::records::{Change, Question};
+use crate::repeats::Repeats;
 use crate::scheduler::balanced::{Balanced, Scheme};
 use crate::scheduler::broadcast::Broadcasts;
 use crate::tasks::{TaskId, TaskTable};
@@ -304,6 +305,22 @@ pub enum Effect {
         /// The reply's buffers.
         buffers: Vec<Bytes>,
     },
+    /// Give a client once more, as a new message of ours, a reply that an earlier controller may have given it.
+    Repeat {
+        /// Who asked: a session.
+        client: Client,
+        /// The engine that the reply names, if any.
+        engine: Option<EngineUuid>,
+        /// The reply as it was, but for its header.
+        message: WireMessage,
+    },
+    /// Say, in an engine's stead, that it is done with a request and that no output of it follows.
+    Idle {
+        /// The request's header frame.
+        parent: Bytes,
+        /// The engine, if it was one.
+        engine: Option<EngineUuid>,
+    },
     /// Answer a question to the hub.
     Answer {
         /// Who asked, by identity on the query channel.
@@ -409,6 +426,8 @@ pub struct Controller {
     pub(crate) tasks: TaskTable,
     pub(crate) balanced: Balanced,
     pub(crate) broadcasts: Broadcasts,
+    /// What was said to clients in the last moment.
+    pub(crate) repeats: Repeats,
     /// When it ends, once it was told to.
     pub(crate) stopping: Option<Instant>,
 }
@@ -424,6 +443,7 @@ impl Controller {
             tasks: TaskTable::default(),
             balanced: Balanced::new(settings.scheme, settings.seed),
             broadcasts: Broadcasts::default(),
+            repeats: Repeats::default(),
             stopping: None,
             settings,
         }
@@ -431,6 +451,7 @@ impl Controller {
 
     /// Applies one event. Pure: reads no clock, touches no socket, cannot fail.
     pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+        let first = effects.len();
         match event {
             Event::Registering { identity, header, request } => {
                 self.on_registering(now, identity, header, *request, effects)
@@ -459,6 +480,7 @@ impl Controller {
             Event::Deadline => {}
         }
         self.on_time(now, effects);
+        self.note_said(now, first, effects);
     }
 
     /// When to call again if nothing happens, and what for (shown in traces).
@@ -467,6 +489,7 @@ impl Controller {
             Some(self.hub.next_deadline()),
             self.balanced.next_timeout().map(|at| (at, "task timeout")),
             self.hub.sessions.next_deadline().map(|at| (at, "missing messages")),
+            self.repeats.next_deadline().map(|at| (at, "repeats")),
             self.stopping.map(|at| (at, "shutdown")),
         ]
         .into_iter()
@@ -483,6 +506,9 @@ impl Controller {
         }
         if self.hub.sessions.next_deadline().is_some_and(|at| at <= now) {
             self.answer_lost(now, effects);
+        }
+        if self.repeats.next_deadline().is_some_and(|at| at <= now) {
+            self.repeat(now, effects);
         }
         if self.stopping.is_some_and(|at| at <= now || self.hub.is_empty()) {
             self.stopping = None;

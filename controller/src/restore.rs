@@ -9,12 +9,11 @@
 //!   in its last moment is lost with it. To find that out, the engine is asked for nothing ([`Effect::Probe`]) by
 //!   every channel where it has something: a channel keeps its order, so what is not answered before is not answered
 //!   at all. Such a task is tried elsewhere if it may be tried again, else its client is told.
-//! * A reply that the earlier controller had given to its sockets counts as delivered. Only one of its very last moment
-//!   can be lost. To send it again would be worse: a stock client that gets the same message twice stops
-//!   listening.
+//! * A reply that the earlier controller had given to its sockets counts as delivered, but for those of its last
+//!   moment, which are said again: see [`repeats`](crate::repeats).
 //! * A request that was lost on its way in is unknown here; see [`sessions`](crate::hub::sessions).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,6 +28,7 @@ use serde_json::json;
 
 use crate::machine::{Address, Channel, Client, Controller, Effect, Settings};
 use crate::records::{Change, Queue};
+use crate::repeats::Said;
 use crate::scheduler::balanced::History;
 use crate::scheduler::broadcast::GatheredBefore;
 use crate::scheduler::dependency::Finished;
@@ -53,6 +53,8 @@ struct Past {
     last_task: TaskId,
     ends: Vec<(u64, Finished)>,
     sessions: Vec<(SessionId, MsgId)>,
+    /// Replies that may not have arrived.
+    said: VecDeque<Said>,
     /// Messages that did not come, and whether their clients were told.
     missed: BTreeMap<MsgId, (SessionId, bool)>,
 }
@@ -172,6 +174,11 @@ impl Past {
                     self.ends.push((History::key(&msg_id), Finished { ok: false, engine: None }));
                 }
             }
+            Change::Said(said) => self.said.push_back(said),
+            Change::Arrived { count } => {
+                let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.said.len());
+                drop(self.said.drain(..count));
+            }
             Change::Noted { session, msg_id } => self.hear(session, msg_id),
             Change::Missed { session, msg_id, told } => {
                 self.missed.insert(msg_id, (session, told));
@@ -290,6 +297,10 @@ impl Controller {
         }
         controller.tasks.count_from(past.last_task);
         controller.ping_now(now, effects);
+        controller.repeats.recall(now, std::mem::take(&mut past.said));
+        if controller.settings.restorable {
+            controller.note_said_at_restore(effects);
+        }
         controller
     }
 
@@ -451,6 +462,7 @@ impl Controller {
         for (name, Finished { ok, engine }) in self.balanced.ends() {
             changes.push(Change::Ended { name, ok, engine });
         }
+        changes.extend(self.repeats.unsettled().cloned().map(Change::Said));
         self.snapshot_broadcasts(&mut changes);
         for (id, task) in self.tasks.iter() {
             self.snapshot_task(id, task, &mut changes);

@@ -55,11 +55,10 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
         known.for_each(|change| store.remember(channels::today(), change));
     }
     let mut journal = path.and_then(|path| {
-        let created = Journal::create(&path, channels.epoch(), &controller);
+        let created = Journal::create(&path, channels.epoch(), &controller, &effects);
         created.inspect_err(|error| tracing::error!(%error, "a restart will lose tasks")).ok()
     });
     loop {
-        write_down(&mut journal, &controller, &effects);
         for effect in effects.drain(..) {
             if perform(&mut channels, &mut store, effect, &mut events)? {
                 if let Some(journal) = journal {
@@ -92,6 +91,7 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
         for event in events.drain(..) {
             controller.handle(now, event, &mut effects);
         }
+        write_down(&mut journal, &controller, &effects);
     }
 }
 

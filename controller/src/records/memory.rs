@@ -89,18 +89,7 @@ impl Memory {
                     kept.record.resubmitted = Some(anew);
                 }
             }
-            Change::Shared { .. }
-            | Change::Gathered { .. }
-            | Change::Returned { .. }
-            | Change::Asked { .. }
-            | Change::Told { .. }
-            | Change::Noted { .. }
-            | Change::Missed { .. }
-            | Change::Ended { .. }
-            | Change::Joined { .. }
-            | Change::Joining { .. }
-            | Change::Expected { .. }
-            | Change::Left { .. } => {}
+            other => debug_assert!(!other.is_recorded(), "a change of records is forgotten: {other:?}"),
         }
     }
 

@@ -19,13 +19,15 @@ use bytes::Bytes;
 use protocol::error::{ErrorContent, ename};
 use protocol::extension::{ClusterStatus, identity};
 use protocol::frames::WireMessage;
-use protocol::id::{MsgId, SessionId};
+use protocol::id::{EngineUuid, MsgId, SessionId};
 use protocol::limits::OUTPUT_MESSAGES_PER_CLIENT_MAX;
 use protocol::message::control::{SHUTDOWN_REPLY, SHUTDOWN_REQUEST, Shutdown};
 use protocol::message::execute::{EXECUTE_REQUEST, ExecuteRequest};
 use protocol::message::hub::RESUBMIT_REPLY;
+use protocol::message::output::{ExecutionState, STATUS, StatusUpdate};
 use protocol::message::{Empty, Failure};
 use protocol::{Date, Key, Message, Receiver, Refusal, Session};
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use transport::monitor::Monitor;
 use transport::poll::{PollItem, poll_awake};
@@ -501,6 +503,8 @@ impl Channels {
                     &reply,
                 )?;
             }
+            Effect::Repeat { client, engine, message } => self.repeat(&client, engine.as_ref(), &message)?,
+            Effect::Idle { parent, engine } => self.say_idle(&parent, engine.as_ref())?,
             Effect::Answer { to, parent, msg_type, content } => {
                 self.answer(to, &parent, msg_type, &content)?
             }
@@ -540,7 +544,7 @@ impl Channels {
     fn send_to_engine(
         &mut self,
         channel: Channel,
-        engine: protocol::id::EngineUuid,
+        engine: EngineUuid,
         task: TaskId,
         message: &WireMessage,
     ) -> Result<(), TransportError> {
@@ -575,6 +579,39 @@ impl Channels {
         if relay.clients.send_routed(routing, message.frames())? != Sent::Done {
             tracing::debug!(channel = client.channel.name(), "reply to a client that is gone");
         }
+        Ok(())
+    }
+
+    /// Gives a session once more what an earlier controller may have given it.
+    fn repeat(
+        &mut self,
+        client: &Client,
+        engine: Option<&EngineUuid>,
+        message: &WireMessage,
+    ) -> Result<(), TransportError> {
+        #[derive(Deserialize)]
+        struct Typed {
+            msg_type: String,
+        }
+        let relay = &mut self.relays[place(client.channel)];
+        let (Address::Session(session), Some(returning), Ok(Typed { msg_type })) =
+            (&client.address, &mut relay.returning, serde_json::from_slice(&message.header))
+        else {
+            return Ok(());
+        };
+        let again = self.session.repeat(today(), &msg_type, message);
+        let engine = engine.map(|engine| Bytes::copy_from_slice(engine.as_str().as_bytes()));
+        relay.relayed += 1;
+        returning.repeat(&relay.clients, session, again.to_parts(engine.as_slice()))
+    }
+
+    /// As an engine that has done a request.
+    fn say_idle(&mut self, parent: &Bytes, engine: Option<&EngineUuid>) -> Result<(), TransportError> {
+        let metadata =
+            engine.map_or_else(|| serde_json::json!({}), |engine| serde_json::json!({ "engine": engine }));
+        let content = StatusUpdate { execution_state: ExecutionState::Idle };
+        let message = self.session.reply(today(), STATUS, parent, &metadata, &content, vec![]);
+        let _ = self.iopub_out.send(&message.to_parts(&[Bytes::from_static(b"status")]))?;
         Ok(())
     }
 

@@ -112,6 +112,19 @@ impl Returning {
         Ok(())
     }
 
+    /// Sends what a session may have got before, if it is there: not to one that comes later (see
+    /// [`repeats`](crate::repeats)).
+    pub(super) fn repeat(
+        &mut self,
+        router: &Socket,
+        session: &SessionId,
+        parts: Vec<Bytes>,
+    ) -> Result<(), TransportError> {
+        let (session, bytes, until) = (session.clone(), 0, Instant::now());
+        let mut once = Held { session, parts, bytes, sent_to: BTreeSet::new(), until };
+        self.deliver(router, &mut once).map(drop)
+    }
+
     pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }

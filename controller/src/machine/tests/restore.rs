@@ -384,3 +384,94 @@ fn the_id_of_an_engine_that_did_not_join_in_time_is_free_after_a_restart_too() {
     assert_eq!(id_given_to(&mut sim, "e8"), 0);
     sim.restart();
 }
+
+/// An engine's reply to a task, which names the task's session as replies do.
+fn finished_in_words(task: u64, msg_id: &str) -> (Event, WireMessage) {
+    let parent = Bytes::from(serde_json::to_vec(&header(msg_id, "apply_request")).expect("plain data"));
+    let reply = WireMessage { parent_header: parent, ..reply_of(0, task) };
+    let Event::Replied { channel, identity, task, outcome, .. } = finished(0, task) else {
+        unreachable!("just made")
+    };
+    (Event::Replied { channel, identity, task, outcome, message: reply.clone() }, reply)
+}
+
+fn idle(reply: &WireMessage) -> Effect {
+    Effect::Idle { parent: reply.parent_header.clone(), engine: Some("e0".into()) }
+}
+
+fn repeated(reply: &WireMessage) -> Effect {
+    let message = reply.clone();
+    Effect::Repeat { client: returned(Channel::Task), engine: Some("e0".into()), message }
+}
+
+#[test]
+fn what_was_said_in_the_last_moment_is_said_again_after_the_engines_idle() {
+    for is_rewritten in [false, true] {
+        let mut sim = restorable(1);
+        sim.on(plain_task("t"));
+        let (event, reply) = finished_in_words(1, "t");
+        sim.on(event);
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        assert_eq!(sim.restart(), [Effect::Ping]);
+        let said = without_pings(sim.pass(Duration::from_millis(1999)));
+        assert_eq!(said, [idle(&reply), idle(&reply), idle(&reply)]);
+        assert_eq!(without_pings(sim.pass(Duration::from_millis(1))), [repeated(&reply)]);
+        assert_eq!(without_pings(sim.pass(Duration::from_secs(5))), []);
+        sim.restart();
+        assert_eq!(without_pings(sim.pass(Duration::from_secs(5))), [], "it has arrived by now");
+    }
+}
+
+#[test]
+fn what_was_said_long_before_the_kill_is_not_said_again() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("old"));
+    sim.on(plain_task("new"));
+    let (old, _) = finished_in_words(1, "old");
+    sim.on(old);
+    sim.pass(Duration::from_millis(300));
+    let (new, reply) = finished_in_words(2, "new");
+    sim.on(new);
+    sim.restart();
+    let effects = sim.pass(Duration::from_secs(2));
+    let again: Vec<&Effect> =
+        effects.iter().filter(|effect| matches!(effect, Effect::Repeat { .. })).collect();
+    assert_eq!(again, [&repeated(&reply)]);
+}
+
+#[test]
+fn what_a_controller_says_while_it_is_restored_is_said_again_by_the_next() {
+    let mut sim = restorable(1);
+    sim.on(submitted(
+        Channel::Control,
+        "clear",
+        "clear_request",
+        Target::Control { engine: identity(0), aborted: vec![] },
+    ));
+    assert_eq!(error_names(&sim.restart()), [pair("clear", "EngineError")]);
+    for _ in 0..2 {
+        assert_eq!(error_names(&sim.restart()), [], "it was answered");
+    }
+    let effects = without_pings(sim.pass(Duration::from_secs(2)));
+    let [Effect::Repeat { client, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*client, returned(Channel::Control));
+}
+
+#[test]
+fn nothing_is_kept_of_replies_where_no_journal_is_kept() {
+    let mut sim = Sim::with_engines(1);
+    sim.on(plain_task("t"));
+    sim.on(finished(0, 1));
+    assert_eq!(sim.controller.repeats.unsettled().count(), 0);
+}
+
+#[test]
+fn replies_that_are_kept_have_a_bound() {
+    let mut sim = restorable(0);
+    for number in 0..70_000 {
+        sim.controller.handle(sim.now, direct(&format!("d{number}"), 7), &mut vec![]);
+    }
+    assert_eq!(sim.controller.repeats.unsettled().count(), 65_536);
+}

@@ -205,7 +205,7 @@ impl World {
             Down::Registered(answer) => self.on_registered(number, &answer),
             Down::Stop => self.leave(number, true),
             Down::Request(delivery) => self.on_request(number, delivery),
-            Down::Answer(_) | Down::Lost(_) => unreachable!("answers go to clients"),
+            Down::Answer(_) | Down::Lost(_) | Down::Again(_) => unreachable!("answers go to clients"),
         }
     }
 

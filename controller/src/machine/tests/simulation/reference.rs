@@ -384,6 +384,7 @@ impl Reference {
                     assert!(self.engines.contains_key(engine), "{engine} is told to end, but not here");
                 }
                 Effect::Consult { to, parent, .. } => self.on_answered(to, parent, None),
+                Effect::Repeat { .. } | Effect::Idle { .. } => panic!("no earlier controller said anything"),
                 Effect::Probe { .. } | Effect::Remember(_) | Effect::Ping | Effect::Exit => {}
             }
         }

@@ -424,7 +424,15 @@ impl World {
     pub(super) fn on_down_lost(&mut self, peer: Peer, parcel: Down) {
         self.tell(|| format!("lost on the way to {peer:?}: {parcel:?}"));
         self.count("messages lost on their way out");
+        if self.is_said_again(&parcel) {
+            return;
+        }
         match (peer, parcel) {
+            (_, Down::Again(parcel)) => match *parcel {
+                Down::Lost(id) => self.ledger.excuse_request(&id),
+                Down::Answer(id) => self.ledger.excuse(&id),
+                _ => {}
+            },
             (_, Down::Answer(id)) => self.ledger.excuse(&id),
             (_, Down::Lost(id)) => self.ledger.excuse_request(&id),
             (Peer::Engine(number), Down::Request(delivery)) => {
@@ -576,13 +584,17 @@ impl World {
                     self.count("tasks aborted while they waited");
                 }
                 let id = id_of(&parent);
-                if content["evalue"].as_str().is_some_and(|words| words.starts_with("the request was lost")) {
-                    self.note_told_lost(&id);
-                    self.answer(&client, Down::Lost(id));
-                } else {
-                    self.answer(&client, Down::Answer(id));
+                let parcel = answer_in(id, &content);
+                if let Down::Lost(id) = &parcel {
+                    self.note_told_lost(id);
                 }
+                self.answer(&client, parcel);
             }
+            Effect::Repeat { client, message, .. } => {
+                let content = serde_json::from_slice(&message.content).expect("an object");
+                self.answer_again(&client, answer_in(id_of(&message.parent_header), &content));
+            }
+            Effect::Idle { .. } => {}
             Effect::Answer { to, parent, content, .. } => match peer_of(&to) {
                 Peer::Client(_) => self.send_to_client(&to, Socket::Hub, Down::Answer(id_of(&parent))),
                 peer @ Peer::Engine(first) => {
@@ -675,6 +687,7 @@ impl World {
     }
 
     fn answer(&mut self, client: &Client, parcel: Down) {
+        self.note_said(&parcel);
         let socket = Socket::Channel(client.channel);
         match &client.address {
             Address::Connection(identity) => self.send_to_client(identity, socket, parcel),
@@ -755,6 +768,7 @@ impl World {
         let misses_messages = self.controller.hub.sessions.next_deadline().is_some();
         self.pending == 0
             && !misses_messages
+            && self.controller.repeats.next_deadline().is_none()
             && self.controller.balanced.next_timeout().is_none()
             && self.unrest().is_empty()
     }
@@ -836,6 +850,12 @@ impl World {
         parts.extend_from_slice(purpose);
         Generator::of(&parts)
     }
+}
+
+/// What a reply is to its client.
+fn answer_in(id: MsgId, content: &Json) -> Down {
+    let words = content["evalue"].as_str().unwrap_or_default();
+    if words.starts_with("the request was lost") { Down::Lost(id) } else { Down::Answer(id) }
 }
 
 /// The number in an engine's uuid, `e<number>`.
