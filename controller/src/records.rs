@@ -190,6 +190,11 @@ pub enum Change {
         /// How many.
         count: u64,
     },
+    /// A client wants these tasks aborted: they are not given to an engine any more. Told only where a journal is kept.
+    Aborted {
+        /// Their names.
+        msg_ids: Vec<MsgId>,
+    },
     /// A message of a client came that begins no task. Told only where a journal is kept.
     Noted {
         /// Whose.
@@ -270,6 +275,7 @@ impl Change {
             | Change::Told { .. }
             | Change::Said(_)
             | Change::Arrived { .. }
+            | Change::Aborted { .. }
             | Change::Noted { .. }
             | Change::Missed { .. }
             | Change::Ended { .. }

@@ -22,6 +22,7 @@ use protocol::extension::EngineDescription;
 use protocol::frames::WireMessage;
 use protocol::header::Header;
 use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
+use protocol::limits::ABORTED_IDS_REMEMBERED;
 use protocol::message::Status;
 use protocol::message::execute::{BroadcastMetadata, TaskMetadata};
 use serde_json::json;
@@ -53,6 +54,8 @@ struct Past {
     last_task: TaskId,
     ends: Vec<(u64, Finished)>,
     sessions: Vec<(SessionId, MsgId)>,
+    /// Tasks that clients wanted aborted.
+    aborted: Vec<MsgId>,
     /// Replies that may not have arrived.
     said: VecDeque<Said>,
     /// Messages that did not come, and whether their clients were told.
@@ -174,6 +177,11 @@ impl Past {
                     self.ends.push((History::key(&msg_id), Finished { ok: false, engine: None }));
                 }
             }
+            Change::Aborted { msg_ids } => {
+                self.aborted.extend(msg_ids);
+                let surplus = self.aborted.len().saturating_sub(ABORTED_IDS_REMEMBERED);
+                drop(self.aborted.drain(..surplus));
+            }
             Change::Said(said) => self.said.push_back(said),
             Change::Arrived { count } => {
                 let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.said.len());
@@ -268,6 +276,9 @@ impl Controller {
         }
         for (msg_id, (session, told)) in &past.missed {
             controller.hub.sessions.recall_missed(now, session, msg_id, *told);
+        }
+        for id in std::mem::take(&mut past.aborted) {
+            controller.remember_aborted(id);
         }
         for (name, finished) in std::mem::take(&mut past.ends) {
             controller.balanced.recall_end(name, finished);
@@ -461,6 +472,9 @@ impl Controller {
         }
         for (name, Finished { ok, engine }) in self.balanced.ends() {
             changes.push(Change::Ended { name, ok, engine });
+        }
+        if !self.balanced.aborted_order.is_empty() {
+            changes.push(Change::Aborted { msg_ids: self.balanced.aborted_order.iter().cloned().collect() });
         }
         changes.extend(self.repeats.unsettled().cloned().map(Change::Said));
         self.snapshot_broadcasts(&mut changes);

@@ -783,6 +783,9 @@ impl Controller {
             .waiting_ids()
             .filter(|id| self.tasks.get(*id).is_some_and(|task| ids.contains(&task.msg_id)))
             .collect();
+        if self.settings.restorable {
+            effects.push(Effect::Remember(Change::Aborted { msg_ids: ids.iter().cloned().collect() }));
+        }
         // Before the first of them ends: what waits for its end may be the next.
         for id in ids {
             self.remember_aborted(id);

@@ -475,3 +475,20 @@ fn replies_that_are_kept_have_a_bound() {
     }
     assert_eq!(sim.controller.repeats.unsettled().count(), 65_536);
 }
+
+#[test]
+fn a_task_that_was_aborted_is_not_tried_again_by_another_controller() {
+    for is_rewritten in [false, true] {
+        let mut sim = restorable(2);
+        sim.on(wired_task("t", TaskMetadata { retries: 3, ..TaskMetadata::default() }));
+        let target = Target::Control { engine: identity(1), aborted: ids(&["t", "later"]) };
+        sim.on(submitted(Channel::Control, "x", "abort_request", target));
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        sim.restart();
+        (0..2).for_each(|number| drop(sim.on(beat(number))));
+        assert_eq!(error_names(&sim.on(failed(1, 1))), [pair("t", "aborted")]);
+        assert_eq!(error_names(&sim.on(plain_task("later"))), [pair("later", "aborted")]);
+    }
+}

@@ -39,6 +39,8 @@ pub(super) struct Restarts {
     told_lost: BTreeSet<MsgId>,
     /// When answers were given to connections last.
     said: BTreeMap<MsgId, Micros>,
+    /// Tasks that were to be aborted when the controller knew of it.
+    pub(super) aborted: BTreeSet<MsgId>,
     /// What is lost now is lost with the controller.
     is_killed: bool,
 }
@@ -219,6 +221,9 @@ impl World {
     pub(super) fn take_in(&mut self, mut event: Event) {
         match &mut event {
             Event::Submitted(request) => {
+                if let Target::Control { aborted, .. } = &request.target {
+                    self.restarts.aborted.extend(aborted.iter().cloned());
+                }
                 let peer = peer_of(identity_of(&request.client));
                 let Peer::Client(client) = peer else { unreachable!("clients submit") };
                 request.client.address = Address::Connection(self.connection_of(client));

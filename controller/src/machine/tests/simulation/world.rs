@@ -559,6 +559,8 @@ impl World {
         match effect {
             Effect::Forward { channel, engine, task, message } => {
                 let header: Header = serde_json::from_slice(&message.header).expect("a header");
+                let is_aborted = channel == Channel::Task && self.restarts.aborted.contains(&header.msg_id);
+                assert!(!is_aborted, "{} goes to {engine}, but was aborted", header.msg_id);
                 self.deliver(&engine, channel, task, header, message.header);
             }
             Effect::Share { engine, task, header, .. } => {
