@@ -54,6 +54,8 @@ enum Line {
     Told { task: u64 },
     Said { channel: u8, engine: Option<EngineUuid> },
     Arrived { count: u64 },
+    Owed,
+    Repeated,
     Aborted { msg_ids: Vec<MsgId> },
     Noted { session: SessionId, msg_id: MsgId },
     Missed { session: SessionId, msg_id: MsgId, told: bool },
@@ -119,6 +121,8 @@ pub(crate) fn encode(change: &Change, out: &mut Vec<u8>) {
             (line, Some(WireMessage { signature: Bytes::new(), ..message.clone() }))
         }
         Change::Arrived { count } => (Line::Arrived { count: *count }, None),
+        Change::Owed => (Line::Owed, None),
+        Change::Repeated => (Line::Repeated, None),
         Change::Aborted { msg_ids } => (Line::Aborted { msg_ids: msg_ids.clone() }, None),
         Change::Noted { session, msg_id } => {
             (Line::Noted { session: session.clone(), msg_id: msg_id.clone() }, None)
@@ -259,6 +263,8 @@ fn change(line: Line, message: Option<WireMessage>) -> Result<Change, EntryError
             Change::Said(Said { channel, engine, message: needed(message)? })
         }
         Line::Arrived { count } => Change::Arrived { count },
+        Line::Owed => Change::Owed,
+        Line::Repeated => Change::Repeated,
         Line::Aborted { msg_ids } => Change::Aborted { msg_ids },
         Line::Noted { session, msg_id } => Change::Noted { session, msg_id },
         Line::Missed { session, msg_id, told } => Change::Missed { session, msg_id, told },
@@ -422,6 +428,8 @@ mod tests {
                 message: WireMessage { signature: Bytes::new(), ..message(&[b"result"]) },
             }),
             Change::Arrived { count: 3 },
+            Change::Owed,
+            Change::Repeated,
             Change::Aborted { msg_ids: vec![msg_id.clone(), "other".into()] },
             Change::Noted { session: "s".into(), msg_id: msg_id.clone() },
             Change::Missed { session: "s".into(), msg_id, told: true },

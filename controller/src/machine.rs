@@ -243,6 +243,11 @@ pub enum Event {
         /// The old name of each, and the request under its new one.
         requests: Vec<(MsgId, Request)>,
     },
+    /// So many of the replies of this controller's life have left the process. Told only where a journal is kept.
+    Departed {
+        /// How many, of those that were remembered as [`Change::Said`].
+        count: u64,
+    },
     /// Time has passed.
     Deadline,
 }
@@ -477,6 +482,7 @@ impl Controller {
             Event::Resubmitted { to, parent, requests } => {
                 self.on_resubmitted(now, to, parent, requests, effects)
             }
+            Event::Departed { count } => self.repeats.on_departed(count),
             Event::Deadline => {}
         }
         self.on_time(now, effects);

@@ -190,6 +190,10 @@ pub enum Change {
         /// How many.
         count: u64,
     },
+    /// What was said until now and has not arrived was said by an earlier controller: it is to be said again.
+    Owed,
+    /// That was done: what was said again was [`Change::Said`] again.
+    Repeated,
     /// A client wants these tasks aborted: they are not given to an engine any more. Told only where a journal is kept.
     Aborted {
         /// Their names.
@@ -275,6 +279,8 @@ impl Change {
             | Change::Told { .. }
             | Change::Said(_)
             | Change::Arrived { .. }
+            | Change::Owed
+            | Change::Repeated
             | Change::Aborted { .. }
             | Change::Noted { .. }
             | Change::Missed { .. }

@@ -58,6 +58,8 @@ struct Past {
     aborted: Vec<MsgId>,
     /// Replies that may not have arrived.
     said: VecDeque<Said>,
+    /// The same, of a controller before that.
+    owed: Vec<Said>,
     /// Messages that did not come, and whether their clients were told.
     missed: BTreeMap<MsgId, (SessionId, bool)>,
 }
@@ -177,6 +179,8 @@ impl Past {
                     self.ends.push((History::key(&msg_id), Finished { ok: false, engine: None }));
                 }
             }
+            Change::Owed => self.owed.extend(self.said.drain(..)),
+            Change::Repeated => self.owed.clear(),
             Change::Aborted { msg_ids } => {
                 self.aborted.extend(msg_ids);
                 let surplus = self.aborted.len().saturating_sub(ABORTED_IDS_REMEMBERED);
@@ -308,10 +312,8 @@ impl Controller {
         }
         controller.tasks.count_from(past.last_task);
         controller.ping_now(now, effects);
-        controller.repeats.recall(now, std::mem::take(&mut past.said));
-        if controller.settings.restorable {
-            controller.note_said_at_restore(effects);
-        }
+        past.apply(Change::Owed);
+        controller.recall_said(now, std::mem::take(&mut past.owed), effects);
         controller
     }
 
@@ -476,7 +478,7 @@ impl Controller {
         if !self.balanced.aborted_order.is_empty() {
             changes.push(Change::Aborted { msg_ids: self.balanced.aborted_order.iter().cloned().collect() });
         }
-        changes.extend(self.repeats.unsettled().cloned().map(Change::Said));
+        changes.extend(self.repeats.snapshot());
         self.snapshot_broadcasts(&mut changes);
         for (id, task) in self.tasks.iter() {
             self.snapshot_task(id, task, &mut changes);

@@ -3,6 +3,7 @@
 mod awake;
 pub mod channels;
 mod decode;
+mod departures;
 mod hearts;
 pub mod journal;
 mod outbox;
@@ -67,6 +68,7 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
                 return channels.close();
             }
         }
+        channels.mark_departures()?;
         let before = Instant::now();
         // What the store had at once for the machine is not kept waiting.
         let deadline =
@@ -103,7 +105,12 @@ fn perform(
     events: &mut Vec<Event>,
 ) -> Result<bool, TransportError> {
     match effect {
-        Effect::Remember(change) => store.remember(channels::today(), change),
+        Effect::Remember(change) => {
+            if matches!(change, Change::Said(_)) {
+                channels.note_departure();
+            }
+            store.remember(channels::today(), change);
+        }
         Effect::Consult { to, parent, question } => {
             if let Some((ticket, answer)) = store.ask(Ticket { to, parent }, question) {
                 channels.deliver(ticket, answer, events)?;

@@ -36,6 +36,7 @@ use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
 
 use super::awake::Awake;
 use super::decode;
+use super::departures::Departures;
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
 use super::returning::{LOOK_INTERVAL, Returning};
@@ -126,6 +127,8 @@ pub struct Channels {
     iopub_out: Socket,
     iopub_relayed: u64,
     hearts: Hearts,
+    /// What has left; none if nobody goes on where this controller ends.
+    departures: Option<Departures>,
     awake: Awake,
     outbox: Outbox,
     session: Session,
@@ -147,6 +150,7 @@ pub(super) struct Ready {
     registration: bool,
     output: bool,
     hearts: bool,
+    departures: bool,
     /// Somebody has woken us.
     pub(super) woken: bool,
 }
@@ -245,6 +249,7 @@ impl Channels {
             iopub_out,
             iopub_relayed: 0,
             hearts: Hearts::new(ping, pong, monitor),
+            departures: restorable.then(|| Departures::new(context)).transpose()?,
             awake: Awake::new(),
             outbox: Outbox::default(),
             receiver: Receiver::new(session.signer().clone()),
@@ -306,13 +311,24 @@ impl Channels {
             PollItem::from(&self.hearts.pong),
             PollItem::from(&self.hearts.monitor),
             PollItem::from(wake),
+            self.departures.as_ref().map_or_else(|| PollItem::from(wake), |own| PollItem::from(&own.back)),
         ];
+        let count = items.len() - usize::from(self.departures.is_none());
         let began = Instant::now();
-        poll_awake(&mut items, time, self.awake.time())?;
+        poll_awake(&mut items[..count], time, self.awake.time())?;
         self.awake.on_waited(began.elapsed());
-        let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken] =
+        let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken, departed] =
             items.map(|item| item.is_readable());
-        Ok(Ready { engines, clients: [c0, c1, c2, c3], registration, output, hearts: pong || monitor, woken })
+        let departures = departed && self.departures.is_some();
+        Ok(Ready {
+            engines,
+            clients: [c0, c1, c2, c3],
+            registration,
+            output,
+            hearts: pong || monitor,
+            departures,
+            woken,
+        })
     }
 
     /// One round over the sockets that are ready. Those that are not are left alone: to look at an empty socket
@@ -331,6 +347,9 @@ impl Channels {
             if let Some(returning) = returning.as_mut().filter(|returning| returning.is_holding()) {
                 returning.look(clients)?;
             }
+        }
+        if let Some(departures) = self.departures.as_mut().filter(|_| ready.departures) {
+            departures.receive(events)?;
         }
         if ready.registration {
             self.receive_queries(events)?;
@@ -475,6 +494,18 @@ impl Channels {
         let content = Failure::from(error.clone());
         let reply = self.session.reply(today(), &msg_type, &message.wire.header, &Empty {}, &content, vec![]);
         self.send_to_client(&client, None, &reply)
+    }
+
+    /// A reply was given to a socket.
+    pub(super) fn note_departure(&mut self) {
+        if let Some(departures) = &mut self.departures {
+            departures.note();
+        }
+    }
+
+    /// Asks whether what was said until now has left.
+    pub(super) fn mark_departures(&mut self) -> Result<(), TransportError> {
+        self.departures.as_mut().map_or(Ok(()), Departures::mark)
     }
 
     /// Does what the machine wants; true if that is to end.

@@ -415,13 +415,41 @@ fn what_was_said_in_the_last_moment_is_said_again_after_the_engines_idle() {
             sim.changes = sim.controller.snapshot();
         }
         assert_eq!(sim.restart(), [Effect::Ping]);
-        let said = without_pings(sim.pass(Duration::from_millis(1999)));
+        let said = without_pings(sim.pass(Duration::from_millis(4999)));
         assert_eq!(said, [idle(&reply), idle(&reply), idle(&reply)]);
         assert_eq!(without_pings(sim.pass(Duration::from_millis(1))), [repeated(&reply)]);
+        sim.on(Event::Departed { count: 1 });
         assert_eq!(without_pings(sim.pass(Duration::from_secs(5))), []);
         sim.restart();
         assert_eq!(without_pings(sim.pass(Duration::from_secs(5))), [], "it has arrived by now");
     }
+}
+
+#[test]
+fn what_was_to_be_said_again_is_owed_until_it_was() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("t"));
+    sim.on(plain_task("u"));
+    let (event, first) = finished_in_words(1, "t");
+    sim.on(event);
+    sim.restart();
+    sim.on(beat(0));
+    // It does not keep what this controller says from having arrived.
+    let (event, _) = finished_in_words(2, "u");
+    sim.on(event);
+    sim.on(Event::Departed { count: 1 });
+    sim.pass(Duration::from_millis(50));
+    sim.on(beat(0));
+    for is_rewritten in [false, true] {
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        sim.restart();
+    }
+    let effects = sim.pass(Duration::from_secs(5));
+    let again: Vec<&Effect> =
+        effects.iter().filter(|effect| matches!(effect, Effect::Repeat { .. })).collect();
+    assert_eq!(again, [&repeated(&first)]);
 }
 
 #[test]
@@ -431,11 +459,12 @@ fn what_was_said_long_before_the_kill_is_not_said_again() {
     sim.on(plain_task("new"));
     let (old, _) = finished_in_words(1, "old");
     sim.on(old);
-    sim.pass(Duration::from_millis(300));
+    sim.on(Event::Departed { count: 1 });
+    sim.pass(Duration::from_millis(50));
     let (new, reply) = finished_in_words(2, "new");
     sim.on(new);
     sim.restart();
-    let effects = sim.pass(Duration::from_secs(2));
+    let effects = sim.pass(Duration::from_secs(5));
     let again: Vec<&Effect> =
         effects.iter().filter(|effect| matches!(effect, Effect::Repeat { .. })).collect();
     assert_eq!(again, [&repeated(&reply)]);
@@ -454,7 +483,7 @@ fn what_a_controller_says_while_it_is_restored_is_said_again_by_the_next() {
     for _ in 0..2 {
         assert_eq!(error_names(&sim.restart()), [], "it was answered");
     }
-    let effects = without_pings(sim.pass(Duration::from_secs(2)));
+    let effects = without_pings(sim.pass(Duration::from_secs(5)));
     let [Effect::Repeat { client, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(*client, returned(Channel::Control));
 }
@@ -464,7 +493,7 @@ fn nothing_is_kept_of_replies_where_no_journal_is_kept() {
     let mut sim = Sim::with_engines(1);
     sim.on(plain_task("t"));
     sim.on(finished(0, 1));
-    assert_eq!(sim.controller.repeats.unsettled().count(), 0);
+    assert_eq!(sim.controller.repeats.snapshot().count(), 0);
 }
 
 #[test]
@@ -473,7 +502,7 @@ fn replies_that_are_kept_have_a_bound() {
     for number in 0..70_000 {
         sim.controller.handle(sim.now, direct(&format!("d{number}"), 7), &mut vec![]);
     }
-    assert_eq!(sim.controller.repeats.unsettled().count(), 65_536);
+    assert_eq!(sim.controller.repeats.snapshot().count(), 65_536);
 }
 
 #[test]

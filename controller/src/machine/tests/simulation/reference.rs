@@ -178,6 +178,7 @@ impl Reference {
             | Event::Ending { .. }
             | Event::Reached { .. }
             | Event::Resubmitted { .. }
+            | Event::Departed { .. }
             | Event::Deadline => {}
         }
     }

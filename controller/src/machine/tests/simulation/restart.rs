@@ -15,7 +15,7 @@ use crate::journal;
 const MISSED_TIME: Micros = 2 * SECOND + MILLISECOND;
 
 /// What was said so shortly before a kill is said again: as the machine says, and a moment for the shell.
-const SAID_AGAIN_TIME: Micros = 250 * MILLISECOND;
+const SAID_AGAIN_TIME: Micros = 25 * MILLISECOND;
 
 /// How long a reply waits for a client that has not come back (as `shell/returning.rs`).
 const HOLD_TIME: Micros = 30 * SECOND;
@@ -39,6 +39,8 @@ pub(super) struct Restarts {
     told_lost: BTreeSet<MsgId>,
     /// When answers were given to connections last.
     said: BTreeMap<MsgId, Micros>,
+    /// How many replies this life of the controller has said.
+    said_count: u64,
     /// Tasks that were to be aborted when the controller knew of it.
     pub(super) aborted: BTreeSet<MsgId>,
     /// What is lost now is lost with the controller.
@@ -206,6 +208,7 @@ impl World {
         let now = self.now;
         self.restarts.missing.values_mut().for_each(|since| *since = now);
         self.forget_reference();
+        self.restarts.said_count = 0;
         let mut effects = vec![];
         let (settings, changes) = (self.plan.settings.clone(), self.restarts.read_back());
         self.controller = Controller::restore(self.instant(), settings, changes, &mut effects);
@@ -275,6 +278,24 @@ impl World {
     pub(super) fn check_missing(&self) {
         for (id, since) in &self.restarts.missing {
             assert!(since + MISSED_TIME > self.now, "{id} was lost, and its client is not told");
+        }
+    }
+
+    /// As `shell/departures.rs`: soon it is known that what is said now has left.
+    pub(super) fn mark_departures(&mut self, effects: &[Effect]) {
+        let said = effects.iter().filter(|effect| matches!(effect, Effect::Remember(Change::Said(_))));
+        let more = said.count() as u64;
+        if more > 0 {
+            self.restarts.said_count += more;
+            let (life, count) = (self.restarts.life, self.restarts.said_count);
+            let late = self.draw(&[22, self.scheduled]).between(50, 30 * MILLISECOND);
+            self.schedule(self.now + late, Happening::Departed { life, count });
+        }
+    }
+
+    pub(super) fn on_departed(&mut self, life: u32, count: u64) {
+        if life == self.restarts.life && !self.is_down() {
+            self.feed(Event::Departed { count });
         }
     }
 

@@ -41,6 +41,7 @@ pub(super) fn event(event: &Event) -> String {
             format!("{} asks {}: {query:?}", text(client), id_of(header))
         }
         Event::Resubmitted { requests, .. } => format!("{} requests are resubmitted", requests.len()),
+        Event::Departed { count } => format!("{count} replies have left"),
         Event::Deadline => "deadline".to_owned(),
     }
 }

@@ -114,6 +114,11 @@ pub(super) enum Happening {
     },
     /// The shell tries to send what it could not.
     Retry,
+    /// So many of the replies of a controller's life have left it.
+    Departed {
+        life: u32,
+        count: u64,
+    },
     /// A controller goes on where another one was killed.
     Restarted,
 }
@@ -299,6 +304,7 @@ impl World {
                 }
             }
             Happening::Retry => self.retry(),
+            Happening::Departed { life, count } => self.on_departed(life, count),
             Happening::Restarted => self.restart_controller(),
         }
     }
@@ -449,7 +455,7 @@ impl World {
             return;
         }
         let words = self.story.is_some().then(|| story::event(&event));
-        let is_routine = matches!(event, Event::Deadline | Event::Beat { .. });
+        let is_routine = matches!(event, Event::Deadline | Event::Beat { .. } | Event::Departed { .. });
         self.note_event(&event);
         let now = self.instant();
         let mut effects = vec![];
@@ -479,6 +485,7 @@ impl World {
     pub(super) fn perform_all(&mut self, effects: Vec<Effect>) {
         if self.plan.has_restarts {
             self.restarts.write_down(&effects);
+            self.mark_departures(&effects);
         }
         for effect in effects {
             self.perform(effect);
