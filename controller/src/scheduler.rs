@@ -16,7 +16,7 @@ use protocol::frames::WireMessage;
 use protocol::header::Header;
 use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::limits::{ABORTED_IDS_REMEMBERED, REQUESTS_PER_CLIENT_MAX};
-use protocol::message::{Failure, Status};
+use protocol::message::{Failure, Status, StatusContent};
 use serde_json::{Value as Json, json};
 
 use crate::hub::Engine;
@@ -80,6 +80,12 @@ impl Controller {
         let task = self.tasks.end(id).expect("just found");
         if let Work::Probe { doubtful, .. } = task.work {
             self.hub.release(engine, id, None);
+            if was_aborted(outcome, &message) {
+                // Before what is ahead of it, perhaps: that proves nothing, and is asked once more.
+                self.hub.engine_mut(engine).expect("just found").doubtful.extend(doubtful);
+                self.ask_after_doubtful(engine, effects);
+                return;
+            }
             self.on_probed(now, engine, &uuid, doubtful, effects);
             return;
         }
@@ -194,6 +200,12 @@ impl Controller {
             }
         }
     }
+}
+
+/// Whether an engine did not come to a request of ours. Mux tells no outcome: the content does.
+fn was_aborted(outcome: Outcome, message: &WireMessage) -> bool {
+    let said = || serde_json::from_slice::<StatusContent>(&message.content);
+    outcome.status == Status::Aborted || said().is_ok_and(|said| said == StatusContent::ABORTED)
 }
 
 /// Relays an engine's reply, which ends a task.

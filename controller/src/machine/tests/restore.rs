@@ -521,3 +521,26 @@ fn a_task_that_was_aborted_is_not_tried_again_by_another_controller() {
         assert_eq!(error_names(&sim.on(plain_task("later"))), [pair("later", "aborted")]);
     }
 }
+
+#[test]
+fn a_probe_that_was_aborted_is_no_evidence_and_is_sent_again() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("t"));
+    sim.on(direct("d", 0));
+    sim.restart();
+    assert_eq!(sim.on(beat(0)), [probed(Channel::Mux, 0, 3), probed(Channel::Task, 0, 4)]);
+    // Somebody aborts all that waits at the engine: what it runs goes on.
+    let aborted = Outcome { status: Status::Aborted, dependencies_met: true };
+    let again = sim.on(replied(Channel::Task, 0, 4, Some(aborted)));
+    assert_eq!(again, [probed(Channel::Task, 0, 5)]);
+    let Event::Replied { channel, identity, task, outcome, message } = replied(Channel::Mux, 0, 3, None)
+    else {
+        unreachable!("just made")
+    };
+    let message = WireMessage { content: Bytes::from_static(br#"{"status":"aborted"}"#), ..message };
+    let again = sim.on(Event::Replied { channel, identity, task, outcome, message });
+    assert_eq!(again, [probed(Channel::Mux, 0, 6)]);
+    assert_eq!(sim.on(finished(0, 1)), [relayed_to_session(Channel::Task, 0, 1)]);
+    assert_eq!(error_names(&sim.on(replied(Channel::Mux, 0, 6, None))), [pair("d", "EngineError")]);
+    assert_eq!(error_names(&sim.on(finished(0, 5))), []);
+}

@@ -275,7 +275,7 @@ impl World {
     fn abort_where(&mut self, number: u32, mut goes: impl FnMut(&Delivery) -> bool) {
         let queue = std::mem::take(&mut self.process(number).queue);
         for delivery in queue {
-            if !delivery.is_probe() && goes(&delivery) {
+            if goes(&delivery) {
                 self.count("requests aborted by engines");
                 self.reply(number, delivery, End::Aborted);
             } else {
