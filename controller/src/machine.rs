@@ -518,13 +518,28 @@ impl Controller {
         }
         if self.stopping.is_some_and(|at| at <= now || self.hub.is_empty()) {
             self.stopping = None;
-            // Engines that take longer end without us, and nobody would ever answer for them.
-            let slow: Vec<EngineId> = self.hub.engines().map(|engine| engine.id).collect();
-            for id in slow {
-                self.lose_engine(now, id, false, "the controller ends", effects);
-            }
+            self.answer_all(now, effects);
             effects.push(Effect::Exit);
         }
+    }
+
+    /// Nobody will ever answer what is not answered when this controller has ended.
+    fn answer_all(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        // Those that are still here end without us.
+        let slow: Vec<EngineId> = self.hub.engines().map(|engine| engine.id).collect();
+        for id in slow {
+            self.lose_engine(now, id, false, "the controller ends", effects);
+        }
+        while let Some(id) = self.balanced.first_waiting() {
+            self.on_farewell(now, id, effects);
+        }
+    }
+
+    /// Answers everything because this controller ends now and none goes on where it was: a signal says so, which
+    /// waits for nobody. Engines may stay for another controller.
+    pub fn take_leave(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        tracing::info!(unanswered = self.tasks.len(), "what is not answered is answered with errors");
+        self.answer_all(now, effects);
     }
 
     /// Panics if hub, task table and schedulers disagree. Tests call it after every event.

@@ -83,6 +83,13 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
         }
         if stop.load(Ordering::Acquire) {
             tracing::info!("stopped by a signal");
+            // With a journal, the next controller goes on.
+            if journal.is_none() {
+                controller.take_leave(Instant::now(), &mut effects);
+                for effect in effects.drain(..) {
+                    perform(&mut channels, &mut store, effect, &mut events)?;
+                }
+            }
             return channels.close();
         }
         channels.receive(&ready, &mut store, &mut events)?;

@@ -207,3 +207,19 @@ fn under_load_and_kills_every_request_is_answered() {
     let (ok, lost) = patient.outcome();
     assert!(ok > 100 && lost * 20 <= ok, "{ok} ok, {lost} lost");
 }
+
+#[test]
+fn a_controller_that_a_signal_ends_answers_what_waits() {
+    let cluster = TestCluster::controller(&[]);
+    let mut patient = Patient::connect(&cluster);
+    for _ in 0..3 {
+        patient.submit(None, "1");
+    }
+    wait_until("the controller has them", || patient.ask("queue_request", json!({}))["unassigned"] == 3);
+    tests::signal(cluster.controller_pid(), nix::sys::signal::Signal::SIGTERM);
+    wait_until("everything is answered", || patient.unanswered() == 0);
+    for (count, content) in patient.answers.values() {
+        let words = content["evalue"].as_str().unwrap_or_default();
+        assert!(*count == 1 && words.contains("the controller was shut down"), "{content}");
+    }
+}

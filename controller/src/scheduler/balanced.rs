@@ -159,6 +159,10 @@ impl Balanced {
         self.waiting.iter().copied()
     }
 
+    pub(crate) fn first_waiting(&self) -> Option<TaskId> {
+        self.waiting.first().copied()
+    }
+
     pub(crate) fn is_waiting(&self, id: TaskId) -> bool {
         self.waiting.contains(&id)
     }
@@ -773,6 +777,12 @@ impl Controller {
     pub(crate) fn on_timed_out(&mut self, now: Instant, id: TaskId, effects: &mut Vec<Effect>) {
         let text = "the task waited longer than its timeout for an engine";
         self.end_waiting(now, id, &ErrorContent::new(ename::TASK_TIMEOUT, text), effects);
+    }
+
+    /// No engine will ever get it: the controller ends.
+    pub(crate) fn on_farewell(&mut self, now: Instant, id: TaskId, effects: &mut Vec<Effect>) {
+        let text = "the controller was shut down before an engine had room for the task; submit it again";
+        self.end_waiting(now, id, &ErrorContent::new(ename::ENGINE_ERROR, text), effects);
     }
 
     /// Tasks that still wait are aborted here and now; what has an engine is that engine's to abort.

@@ -851,6 +851,11 @@ impl World {
         while !self.has_exited {
             assert!(self.advance(end), "the controller does not end; {told} engines were told to");
         }
+        assert_eq!(self.controller.unanswered(), 0, "requests are left behind");
+        if let Some(reference) = &self.reference {
+            let owed = reference.ledger.owed();
+            assert!(owed.is_empty(), "never answered by the controller: {owed:?}");
+        }
     }
 
     /// A stream of random numbers for one purpose of this run.
