@@ -34,7 +34,7 @@ use crate::scheduler::balanced::History;
 use crate::scheduler::broadcast::GatheredBefore;
 use crate::scheduler::dependency::Finished;
 use crate::scheduler::{Made, reply_type_of};
-use crate::tasks::{Task, TaskId, Work};
+use crate::tasks::{Doubt, Task, TaskId, Work};
 
 /// How long an engine of an earlier controller may take to be heard again.
 pub(crate) const RETURN_TIME: Duration = Duration::from_secs(30);
@@ -381,7 +381,7 @@ impl Controller {
     }
 
     /// An engine is back: what it had is asked after, channel by channel.
-    pub(crate) fn ask_after_doubtful(&mut self, id: EngineId, effects: &mut Vec<Effect>) {
+    pub(crate) fn ask_after_doubtful(&mut self, id: EngineId, doubt: Doubt, effects: &mut Vec<Effect>) {
         let Some(engine) = self.hub.engine_mut(id) else { return };
         let uuid = engine.uuid.clone();
         let mut by_channel: BTreeMap<Channel, BTreeSet<TaskId>> = BTreeMap::new();
@@ -397,7 +397,7 @@ impl Controller {
                 // Beside the channel's queue: nobody asks after it.
                 client: Client { channel, address: Address::Nobody },
                 header: Bytes::from_static(b"{}"),
-                work: Work::Probe { engine: id, doubtful },
+                work: Work::Probe { engine: id, doubtful, doubt },
             });
             self.hub.hold(id, task);
             // A later controller must not take its answer for another task's.
@@ -413,14 +413,18 @@ impl Controller {
         engine: EngineId,
         uuid: &EngineUuid,
         doubtful: BTreeSet<TaskId>,
+        doubt: Doubt,
         effects: &mut Vec<Effect>,
     ) {
+        let words = match doubt {
+            Doubt::Restart => "lost the task or its answer when the controller was restarted",
+            Doubt::Connection => "lost the task or its answer when its connection was lost for a moment",
+        };
         for id in doubtful {
             if self.tasks.get(id).and_then(|task| task.work.engine()) != Some(engine) {
                 continue;
             }
-            tracing::info!(%engine, task = id.0, "an answer was lost with the earlier controller");
-            let words = "lost the task or its answer when the controller was restarted";
+            tracing::info!(%engine, task = id.0, ?doubt, "a task or its answer was lost on its way");
             self.take_from(now, engine, uuid, id, words, effects);
         }
     }

@@ -78,15 +78,15 @@ impl Controller {
             return;
         }
         let task = self.tasks.end(id).expect("just found");
-        if let Work::Probe { doubtful, .. } = task.work {
+        if let Work::Probe { doubtful, doubt, .. } = task.work {
             self.hub.release(engine, id, None);
             if was_aborted(outcome, &message) {
                 // Before what is ahead of it, perhaps: that proves nothing, and is asked once more.
                 self.hub.engine_mut(engine).expect("just found").doubtful.extend(doubtful);
-                self.ask_after_doubtful(engine, effects);
+                self.ask_after_doubtful(engine, doubt, effects);
                 return;
             }
-            self.on_probed(now, engine, &uuid, doubtful, effects);
+            self.on_probed(now, engine, &uuid, doubtful, doubt, effects);
             return;
         }
         let completed = task.client.channel.is_queued() && outcome.status != Status::Aborted;
@@ -139,8 +139,8 @@ impl Controller {
             self.fill(now, id, effects);
             return;
         }
-        if let Some(Work::Probe { doubtful, .. }) = self.fail_at(uuid, task, &error, effects) {
-            self.on_probed(now, id, uuid, doubtful, effects);
+        if let Some(Work::Probe { doubtful, doubt, .. }) = self.fail_at(uuid, task, &error, effects) {
+            self.on_probed(now, id, uuid, doubtful, doubt, effects);
         }
     }
 
