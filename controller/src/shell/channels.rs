@@ -503,8 +503,12 @@ impl Channels {
         }
     }
 
-    /// Asks whether what was said until now has left.
+    /// Asks whether what was said until now has left. What waits for its client to come back has not.
     pub(super) fn mark_departures(&mut self) -> Result<(), TransportError> {
+        let has_unsent = |relay: &Relay| relay.returning.as_ref().is_some_and(Returning::has_unsent);
+        if self.relays.iter().any(has_unsent) {
+            return Ok(());
+        }
         self.departures.as_mut().map_or(Ok(()), Departures::mark)
     }
 
