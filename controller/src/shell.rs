@@ -80,6 +80,9 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
             for (ticket, answer) in store.answers() {
                 channels.deliver(ticket, answer, &mut events)?;
             }
+            for (ticket, written) in store.written() {
+                channels.deliver_written(ticket, written)?;
+            }
         }
         if stop.load(Ordering::Acquire) {
             tracing::info!("stopped by a signal");

@@ -40,7 +40,7 @@ use super::departures::Departures;
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
 use super::returning::{LOOK_INTERVAL, Returning};
-use super::store::{Store, Ticket};
+use super::store::{Store, Ticket, Written};
 use crate::machine::{Address, Channel, Client, Effect, Event, Request, Target, reply_type};
 use crate::records::{Answer, StoredRequest};
 use crate::tasks::TaskId;
@@ -658,6 +658,18 @@ impl Channels {
         content: &impl serde::Serialize,
     ) -> Result<(), TransportError> {
         let answer = self.session.reply(today(), msg_type, parent, &Empty {}, content, vec![]);
+        let _ = self.registration.send(&answer.to_parts(&[to]))?;
+        Ok(())
+    }
+
+    /// Says what the store has written.
+    pub(super) fn deliver_written(&mut self, ticket: Ticket, written: Written) -> Result<(), TransportError> {
+        let Ticket { to, parent } = ticket;
+        let Written { msg_type, content, buffers } = written;
+        let empty = Bytes::from_static(b"{}");
+        let (signature, header, metadata) = (Bytes::new(), Bytes::new(), empty);
+        let unsigned = WireMessage { signature, header, parent_header: parent, metadata, content, buffers };
+        let answer = self.session.repeat(today(), msg_type, &unsigned);
         let _ = self.registration.send(&answer.to_parts(&[to]))?;
         Ok(())
     }
