@@ -4,7 +4,8 @@
 //! JSON ended by a line feed, then frames, each `length` (4 bytes) and bytes. A controller that is killed in the
 //! middle of an entry leaves a torn one: reading ends there.
 //!
-//! Not all of a change is kept: of a direct request only what is needed to answer it, of a reply nothing. What becomes
+//! Not all of a change is kept: of a direct request only what is needed to answer it, of a reply nothing, but for
+//! those of the last moment ([`Change::Said`]). What becomes
 //! of it says `restore.rs`.
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use serde_json::Value as Json;
 
 use crate::machine::{Address, Channel, Client};
 use crate::records::{Change, Queue};
+use crate::repeats::Said;
 use crate::tasks::TaskId;
 
 /// Bytes of one engine's share of a coalesced reply that is kept; of a longer one its engine is asked again, in vain.
@@ -50,6 +52,11 @@ enum Line {
     Answered { task: u64, msg_id: MsgId },
     Asked { task: u64, msg_id: MsgId, engine: EngineUuid },
     Told { task: u64 },
+    Said { channel: u8, engine: Option<EngineUuid> },
+    Arrived { count: u64 },
+    Owed,
+    Repeated,
+    Aborted { msg_ids: Vec<MsgId> },
     Noted { session: SessionId, msg_id: MsgId },
     Missed { session: SessionId, msg_id: MsgId, told: bool },
     Ended { name: u64, ok: bool, engine: Option<EngineId> },
@@ -109,6 +116,14 @@ pub(crate) fn encode(change: &Change, out: &mut Vec<u8>) {
         Change::Answered { task, msg_id, .. } => {
             (Line::Answered { task: task.0, msg_id: msg_id.clone() }, None)
         }
+        Change::Said(Said { channel, engine, message }) => {
+            let line = Line::Said { channel: channel_number(*channel), engine: engine.clone() };
+            (line, Some(WireMessage { signature: Bytes::new(), ..message.clone() }))
+        }
+        Change::Arrived { count } => (Line::Arrived { count: *count }, None),
+        Change::Owed => (Line::Owed, None),
+        Change::Repeated => (Line::Repeated, None),
+        Change::Aborted { msg_ids } => (Line::Aborted { msg_ids: msg_ids.clone() }, None),
         Change::Noted { session, msg_id } => {
             (Line::Noted { session: session.clone(), msg_id: msg_id.clone() }, None)
         }
@@ -243,6 +258,14 @@ fn change(line: Line, message: Option<WireMessage>) -> Result<Change, EntryError
             Change::Asked { task: TaskId(task), msg_id, client, engine, request }
         }
         Line::Told { task } => Change::Told { task: TaskId(task) },
+        Line::Said { channel, engine } => {
+            let channel = any_channel_of(channel).ok_or(EntryError::Damaged)?;
+            Change::Said(Said { channel, engine, message: needed(message)? })
+        }
+        Line::Arrived { count } => Change::Arrived { count },
+        Line::Owed => Change::Owed,
+        Line::Repeated => Change::Repeated,
+        Line::Aborted { msg_ids } => Change::Aborted { msg_ids },
         Line::Noted { session, msg_id } => Change::Noted { session, msg_id },
         Line::Missed { session, msg_id, told } => Change::Missed { session, msg_id, told },
         Line::Ended { name, ok, engine } => Change::Ended { name, ok, engine },
@@ -288,6 +311,10 @@ fn channel_number(channel: Channel) -> u8 {
         Channel::Broadcast => 2,
         Channel::Control => 3,
     }
+}
+
+fn any_channel_of(number: u8) -> Option<Channel> {
+    Channel::ALL.into_iter().find(|channel| channel_number(*channel) == number)
 }
 
 fn channel_of(number: u8) -> Option<(Channel, Queue)> {
@@ -395,6 +422,15 @@ mod tests {
                 status: Status::Ok,
                 reply: nothing(),
             },
+            Change::Said(Said {
+                channel: Channel::Control,
+                engine: Some("e0".into()),
+                message: WireMessage { signature: Bytes::new(), ..message(&[b"result"]) },
+            }),
+            Change::Arrived { count: 3 },
+            Change::Owed,
+            Change::Repeated,
+            Change::Aborted { msg_ids: vec![msg_id.clone(), "other".into()] },
             Change::Noted { session: "s".into(), msg_id: msg_id.clone() },
             Change::Missed { session: "s".into(), msg_id, told: true },
             Change::Ended { name: 77, ok: true, engine: Some(EngineId(3)) },

@@ -19,10 +19,12 @@ mod journal;
 pub mod machine;
 pub mod publish;
 pub mod records;
+mod repeats;
 mod restore;
 mod scheduler;
 pub mod shell;
 mod tasks;
 
+pub use repeats::Said;
 pub use scheduler::balanced::Scheme;
 pub use tasks::TaskId;

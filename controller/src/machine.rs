@@ -21,6 +21,7 @@ use serde_json::Value as Json;
 
 use crate::hub::Hub;
 use crate::records::{Change, Question};
+use crate::repeats::Repeats;
 use crate::scheduler::balanced::{Balanced, Scheme};
 use crate::scheduler::broadcast::Broadcasts;
 use crate::tasks::{TaskId, TaskTable};
@@ -242,6 +243,11 @@ pub enum Event {
         /// The old name of each, and the request under its new one.
         requests: Vec<(MsgId, Request)>,
     },
+    /// So many of the replies of this controller's life have left the process. Told only where a journal is kept.
+    Departed {
+        /// How many, of those that were remembered as [`Change::Said`].
+        count: u64,
+    },
     /// Time has passed.
     Deadline,
 }
@@ -303,6 +309,22 @@ pub enum Effect {
         content: Json,
         /// The reply's buffers.
         buffers: Vec<Bytes>,
+    },
+    /// Give a client once more, as a new message of ours, a reply that an earlier controller may have given it.
+    Repeat {
+        /// Who asked: a session.
+        client: Client,
+        /// The engine that the reply names, if any.
+        engine: Option<EngineUuid>,
+        /// The reply as it was, but for its header.
+        message: WireMessage,
+    },
+    /// Say, in an engine's stead, that it is done with a request and that no output of it follows.
+    Idle {
+        /// The request's header frame.
+        parent: Bytes,
+        /// The engine, if it was one.
+        engine: Option<EngineUuid>,
     },
     /// Answer a question to the hub.
     Answer {
@@ -409,6 +431,8 @@ pub struct Controller {
     pub(crate) tasks: TaskTable,
     pub(crate) balanced: Balanced,
     pub(crate) broadcasts: Broadcasts,
+    /// What was said to clients in the last moment.
+    pub(crate) repeats: Repeats,
     /// When it ends, once it was told to.
     pub(crate) stopping: Option<Instant>,
 }
@@ -424,6 +448,7 @@ impl Controller {
             tasks: TaskTable::default(),
             balanced: Balanced::new(settings.scheme, settings.seed),
             broadcasts: Broadcasts::default(),
+            repeats: Repeats::default(),
             stopping: None,
             settings,
         }
@@ -431,6 +456,7 @@ impl Controller {
 
     /// Applies one event. Pure: reads no clock, touches no socket, cannot fail.
     pub fn handle(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+        let first = effects.len();
         match event {
             Event::Registering { identity, header, request } => {
                 self.on_registering(now, identity, header, *request, effects)
@@ -456,9 +482,11 @@ impl Controller {
             Event::Resubmitted { to, parent, requests } => {
                 self.on_resubmitted(now, to, parent, requests, effects)
             }
+            Event::Departed { count } => self.repeats.on_departed(count),
             Event::Deadline => {}
         }
         self.on_time(now, effects);
+        self.note_said(now, first, effects);
     }
 
     /// When to call again if nothing happens, and what for (shown in traces).
@@ -467,6 +495,7 @@ impl Controller {
             Some(self.hub.next_deadline()),
             self.balanced.next_timeout().map(|at| (at, "task timeout")),
             self.hub.sessions.next_deadline().map(|at| (at, "missing messages")),
+            self.repeats.next_deadline().map(|at| (at, "repeats")),
             self.stopping.map(|at| (at, "shutdown")),
         ]
         .into_iter()
@@ -484,15 +513,33 @@ impl Controller {
         if self.hub.sessions.next_deadline().is_some_and(|at| at <= now) {
             self.answer_lost(now, effects);
         }
+        if self.repeats.next_deadline().is_some_and(|at| at <= now) {
+            self.repeat(now, effects);
+        }
         if self.stopping.is_some_and(|at| at <= now || self.hub.is_empty()) {
             self.stopping = None;
-            // Engines that take longer end without us, and nobody would ever answer for them.
-            let slow: Vec<EngineId> = self.hub.engines().map(|engine| engine.id).collect();
-            for id in slow {
-                self.lose_engine(now, id, false, "the controller ends", effects);
-            }
+            self.answer_all(now, effects);
             effects.push(Effect::Exit);
         }
+    }
+
+    /// Nobody will ever answer what is not answered when this controller has ended.
+    fn answer_all(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        // Those that are still here end without us.
+        let slow: Vec<EngineId> = self.hub.engines().map(|engine| engine.id).collect();
+        for id in slow {
+            self.lose_engine(now, id, false, "the controller ends", effects);
+        }
+        while let Some(id) = self.balanced.first_waiting() {
+            self.on_farewell(now, id, effects);
+        }
+    }
+
+    /// Answers everything because this controller ends now and none goes on where it was: a signal says so, which
+    /// waits for nobody. Engines may stay for another controller.
+    pub fn take_leave(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        tracing::info!(unanswered = self.tasks.len(), "what is not answered is answered with errors");
+        self.answer_all(now, effects);
     }
 
     /// Panics if hub, task table and schedulers disagree. Tests call it after every event.

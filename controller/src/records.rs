@@ -24,6 +24,7 @@ use protocol::message::Status;
 use serde_json::{Map, Value as Json};
 
 use crate::machine::Client;
+use crate::repeats::Said;
 use crate::tasks::TaskId;
 
 /// Which channel a request came by, as records name it.
@@ -182,6 +183,22 @@ pub enum Change {
         /// Which request.
         task: TaskId,
     },
+    /// A reply was given to a client's connection. Told only where a journal is kept.
+    Said(Said),
+    /// So many of them, the oldest, have arrived by now, as far as anybody can know.
+    Arrived {
+        /// How many.
+        count: u64,
+    },
+    /// What was said until now and has not arrived was said by an earlier controller: it is to be said again.
+    Owed,
+    /// That was done: what was said again was [`Change::Said`] again.
+    Repeated,
+    /// A client wants these tasks aborted: they are not given to an engine any more. Told only where a journal is kept.
+    Aborted {
+        /// Their names.
+        msg_ids: Vec<MsgId>,
+    },
     /// A message of a client came that begins no task. Told only where a journal is kept.
     Noted {
         /// Whose.
@@ -242,6 +259,38 @@ pub enum Change {
         /// Its name.
         engine: EngineUuid,
     },
+}
+
+impl Change {
+    /// Whether records keep something of it; the journal has reasons of its own.
+    pub fn is_recorded(&self) -> bool {
+        match self {
+            Change::Submitted { .. }
+            | Change::Gathering { .. }
+            | Change::Assigned { .. }
+            | Change::Replied { .. }
+            | Change::Answered { .. }
+            | Change::Output { .. }
+            | Change::Resubmitted { .. } => true,
+            Change::Shared { .. }
+            | Change::Gathered { .. }
+            | Change::Returned { .. }
+            | Change::Asked { .. }
+            | Change::Told { .. }
+            | Change::Said(_)
+            | Change::Arrived { .. }
+            | Change::Owed
+            | Change::Repeated
+            | Change::Aborted { .. }
+            | Change::Noted { .. }
+            | Change::Missed { .. }
+            | Change::Ended { .. }
+            | Change::Joined { .. }
+            | Change::Joining { .. }
+            | Change::Expected { .. }
+            | Change::Left { .. } => false,
+        }
+    }
 }
 
 /// Output that records keep.

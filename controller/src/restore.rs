@@ -9,12 +9,11 @@
 //!   in its last moment is lost with it. To find that out, the engine is asked for nothing ([`Effect::Probe`]) by
 //!   every channel where it has something: a channel keeps its order, so what is not answered before is not answered
 //!   at all. Such a task is tried elsewhere if it may be tried again, else its client is told.
-//! * A reply that the earlier controller had given to its sockets counts as delivered. Only one of its very last moment
-//!   can be lost. To send it again would be worse: a stock client that gets the same message twice stops
-//!   listening.
+//! * A reply that the earlier controller had given to its sockets counts as delivered, but for those of its last
+//!   moment, which are said again: see [`repeats`](crate::repeats).
 //! * A request that was lost on its way in is unknown here; see [`sessions`](crate::hub::sessions).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,17 +22,19 @@ use protocol::extension::EngineDescription;
 use protocol::frames::WireMessage;
 use protocol::header::Header;
 use protocol::id::{EngineId, EngineUuid, MsgId, SessionId};
+use protocol::limits::ABORTED_IDS_REMEMBERED;
 use protocol::message::Status;
 use protocol::message::execute::{BroadcastMetadata, TaskMetadata};
 use serde_json::json;
 
 use crate::machine::{Address, Channel, Client, Controller, Effect, Settings};
 use crate::records::{Change, Queue};
+use crate::repeats::Said;
 use crate::scheduler::balanced::History;
 use crate::scheduler::broadcast::GatheredBefore;
 use crate::scheduler::dependency::Finished;
 use crate::scheduler::{Made, reply_type_of};
-use crate::tasks::{Task, TaskId, Work};
+use crate::tasks::{Doubt, Task, TaskId, Work};
 
 /// How long an engine of an earlier controller may take to be heard again.
 pub(crate) const RETURN_TIME: Duration = Duration::from_secs(30);
@@ -53,6 +54,12 @@ struct Past {
     last_task: TaskId,
     ends: Vec<(u64, Finished)>,
     sessions: Vec<(SessionId, MsgId)>,
+    /// Tasks that clients wanted aborted.
+    aborted: Vec<MsgId>,
+    /// Replies that may not have arrived.
+    said: VecDeque<Said>,
+    /// The same, of a controller before that.
+    owed: Vec<Said>,
     /// Messages that did not come, and whether their clients were told.
     missed: BTreeMap<MsgId, (SessionId, bool)>,
 }
@@ -172,6 +179,18 @@ impl Past {
                     self.ends.push((History::key(&msg_id), Finished { ok: false, engine: None }));
                 }
             }
+            Change::Owed => self.owed.extend(self.said.drain(..)),
+            Change::Repeated => self.owed.clear(),
+            Change::Aborted { msg_ids } => {
+                self.aborted.extend(msg_ids);
+                let surplus = self.aborted.len().saturating_sub(ABORTED_IDS_REMEMBERED);
+                drop(self.aborted.drain(..surplus));
+            }
+            Change::Said(said) => self.said.push_back(said),
+            Change::Arrived { count } => {
+                let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.said.len());
+                drop(self.said.drain(..count));
+            }
             Change::Noted { session, msg_id } => self.hear(session, msg_id),
             Change::Missed { session, msg_id, told } => {
                 self.missed.insert(msg_id, (session, told));
@@ -262,6 +281,9 @@ impl Controller {
         for (msg_id, (session, told)) in &past.missed {
             controller.hub.sessions.recall_missed(now, session, msg_id, *told);
         }
+        for id in std::mem::take(&mut past.aborted) {
+            controller.remember_aborted(id);
+        }
         for (name, finished) in std::mem::take(&mut past.ends) {
             controller.balanced.recall_end(name, finished);
         }
@@ -290,6 +312,8 @@ impl Controller {
         }
         controller.tasks.count_from(past.last_task);
         controller.ping_now(now, effects);
+        past.apply(Change::Owed);
+        controller.recall_said(now, std::mem::take(&mut past.owed), effects);
         controller
     }
 
@@ -357,7 +381,7 @@ impl Controller {
     }
 
     /// An engine is back: what it had is asked after, channel by channel.
-    pub(crate) fn ask_after_doubtful(&mut self, id: EngineId, effects: &mut Vec<Effect>) {
+    pub(crate) fn ask_after_doubtful(&mut self, id: EngineId, doubt: Doubt, effects: &mut Vec<Effect>) {
         let Some(engine) = self.hub.engine_mut(id) else { return };
         let uuid = engine.uuid.clone();
         let mut by_channel: BTreeMap<Channel, BTreeSet<TaskId>> = BTreeMap::new();
@@ -373,7 +397,7 @@ impl Controller {
                 // Beside the channel's queue: nobody asks after it.
                 client: Client { channel, address: Address::Nobody },
                 header: Bytes::from_static(b"{}"),
-                work: Work::Probe { engine: id, doubtful },
+                work: Work::Probe { engine: id, doubtful, doubt },
             });
             self.hub.hold(id, task);
             // A later controller must not take its answer for another task's.
@@ -389,14 +413,18 @@ impl Controller {
         engine: EngineId,
         uuid: &EngineUuid,
         doubtful: BTreeSet<TaskId>,
+        doubt: Doubt,
         effects: &mut Vec<Effect>,
     ) {
+        let words = match doubt {
+            Doubt::Restart => "lost the task or its answer when the controller was restarted",
+            Doubt::Connection => "lost the task or its answer when its connection was lost for a moment",
+        };
         for id in doubtful {
             if self.tasks.get(id).and_then(|task| task.work.engine()) != Some(engine) {
                 continue;
             }
-            tracing::info!(%engine, task = id.0, "an answer was lost with the earlier controller");
-            let words = "lost the task or its answer when the controller was restarted";
+            tracing::info!(%engine, task = id.0, ?doubt, "a task or its answer was lost on its way");
             self.take_from(now, engine, uuid, id, words, effects);
         }
     }
@@ -451,6 +479,10 @@ impl Controller {
         for (name, Finished { ok, engine }) in self.balanced.ends() {
             changes.push(Change::Ended { name, ok, engine });
         }
+        if !self.balanced.aborted_order.is_empty() {
+            changes.push(Change::Aborted { msg_ids: self.balanced.aborted_order.iter().cloned().collect() });
+        }
+        changes.extend(self.repeats.snapshot());
         self.snapshot_broadcasts(&mut changes);
         for (id, task) in self.tasks.iter() {
             self.snapshot_task(id, task, &mut changes);

@@ -16,7 +16,7 @@ use protocol::frames::WireMessage;
 use protocol::header::Header;
 use protocol::id::{EngineId, EngineUuid, MsgId};
 use protocol::limits::{ABORTED_IDS_REMEMBERED, REQUESTS_PER_CLIENT_MAX};
-use protocol::message::{Failure, Status};
+use protocol::message::{Failure, Status, StatusContent};
 use serde_json::{Value as Json, json};
 
 use crate::hub::Engine;
@@ -78,9 +78,15 @@ impl Controller {
             return;
         }
         let task = self.tasks.end(id).expect("just found");
-        if let Work::Probe { doubtful, .. } = task.work {
+        if let Work::Probe { doubtful, doubt, .. } = task.work {
             self.hub.release(engine, id, None);
-            self.on_probed(now, engine, &uuid, doubtful, effects);
+            if was_aborted(outcome, &message) {
+                // Before what is ahead of it, perhaps: that proves nothing, and is asked once more.
+                self.hub.engine_mut(engine).expect("just found").doubtful.extend(doubtful);
+                self.ask_after_doubtful(engine, doubt, effects);
+                return;
+            }
+            self.on_probed(now, engine, &uuid, doubtful, doubt, effects);
             return;
         }
         let completed = task.client.channel.is_queued() && outcome.status != Status::Aborted;
@@ -133,8 +139,8 @@ impl Controller {
             self.fill(now, id, effects);
             return;
         }
-        if let Some(Work::Probe { doubtful, .. }) = self.fail_at(uuid, task, &error, effects) {
-            self.on_probed(now, id, uuid, doubtful, effects);
+        if let Some(Work::Probe { doubtful, doubt, .. }) = self.fail_at(uuid, task, &error, effects) {
+            self.on_probed(now, id, uuid, doubtful, doubt, effects);
         }
     }
 
@@ -194,6 +200,12 @@ impl Controller {
             }
         }
     }
+}
+
+/// Whether an engine did not come to a request of ours. Mux tells no outcome: the content does.
+fn was_aborted(outcome: Outcome, message: &WireMessage) -> bool {
+    let said = || serde_json::from_slice::<StatusContent>(&message.content);
+    outcome.status == Status::Aborted || said().is_ok_and(|said| said == StatusContent::ABORTED)
 }
 
 /// Relays an engine's reply, which ends a task.

@@ -3,6 +3,7 @@
 mod awake;
 pub mod channels;
 mod decode;
+mod departures;
 mod hearts;
 pub mod journal;
 mod outbox;
@@ -55,11 +56,10 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
         known.for_each(|change| store.remember(channels::today(), change));
     }
     let mut journal = path.and_then(|path| {
-        let created = Journal::create(&path, channels.epoch(), &controller);
+        let created = Journal::create(&path, channels.epoch(), &controller, &effects);
         created.inspect_err(|error| tracing::error!(%error, "a restart will lose tasks")).ok()
     });
     loop {
-        write_down(&mut journal, &controller, &effects);
         for effect in effects.drain(..) {
             if perform(&mut channels, &mut store, effect, &mut events)? {
                 if let Some(journal) = journal {
@@ -68,6 +68,7 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
                 return channels.close();
             }
         }
+        channels.mark_departures()?;
         let before = Instant::now();
         // What the store had at once for the machine is not kept waiting.
         let deadline =
@@ -79,9 +80,19 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
             for (ticket, answer) in store.answers() {
                 channels.deliver(ticket, answer, &mut events)?;
             }
+            for (ticket, written) in store.written() {
+                channels.deliver_written(ticket, written)?;
+            }
         }
         if stop.load(Ordering::Acquire) {
             tracing::info!("stopped by a signal");
+            // With a journal, the next controller goes on.
+            if journal.is_none() {
+                controller.take_leave(Instant::now(), &mut effects);
+                for effect in effects.drain(..) {
+                    perform(&mut channels, &mut store, effect, &mut events)?;
+                }
+            }
             return channels.close();
         }
         channels.receive(&ready, &mut store, &mut events)?;
@@ -92,6 +103,7 @@ pub fn run(shell: Shell, stop: &Arc<AtomicBool>, wake: &WakeReceiver) -> Result<
         for event in events.drain(..) {
             controller.handle(now, event, &mut effects);
         }
+        write_down(&mut journal, &controller, &effects);
     }
 }
 
@@ -103,7 +115,12 @@ fn perform(
     events: &mut Vec<Event>,
 ) -> Result<bool, TransportError> {
     match effect {
-        Effect::Remember(change) => store.remember(channels::today(), change),
+        Effect::Remember(change) => {
+            if matches!(change, Change::Said(_)) {
+                channels.note_departure();
+            }
+            store.remember(channels::today(), change);
+        }
         Effect::Consult { to, parent, question } => {
             if let Some((ticket, answer)) = store.ask(Ticket { to, parent }, question) {
                 channels.deliver(ticket, answer, events)?;

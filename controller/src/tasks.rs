@@ -47,9 +47,18 @@ pub(crate) enum Work {
     Share { engine: EngineId, broadcast: TaskId, place: usize },
     /// Wherever there is room.
     Balanced(Box<BalancedWork>),
-    /// Of the controller's own: nothing, asked of an engine that had these when an earlier controller ended. What
-    /// it has not answered when it answers this, it has lost.
-    Probe { engine: EngineId, doubtful: BTreeSet<TaskId> },
+    /// Of the controller's own: nothing, asked of an engine that had these when an earlier controller ended, or when
+    /// its connection did. What it has not answered when it answers this, it has lost.
+    Probe { engine: EngineId, doubtful: BTreeSet<TaskId>, doubt: Doubt },
+}
+
+/// Why it is doubtful whether an engine has what it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// Another controller had given it.
+    Restart,
+    /// Its connection has ended since, and come back.
+    Connection,
 }
 
 /// A task that may run on several engines, and perhaps on several in turn.

@@ -96,6 +96,25 @@ impl Session {
         )
     }
 
+    /// What somebody has replied, once more as a message of this session: under a name and a signature of its own.
+    pub fn repeat(&mut self, now: Date, msg_type: &str, reply: &WireMessage) -> WireMessage {
+        let header = Header {
+            msg_id: self.next_id(),
+            msg_type: msg_type.to_owned(),
+            username: self.username.clone(),
+            session: self.id.clone(),
+            date: Some(now),
+            version: PROTOCOL_VERSION.to_owned(),
+        };
+        self.sealed(
+            to_frame(&header),
+            reply.parent_header.clone(),
+            reply.metadata.clone(),
+            reply.content.clone(),
+            reply.buffers.clone(),
+        )
+    }
+
     fn with_parent(
         &mut self,
         now: Date,

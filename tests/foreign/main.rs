@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::{Engines, TestCluster, processes_with, program, run, wait_until};
 
@@ -91,12 +91,13 @@ fn errors_of_a_killed_engine_come_at_once() {
     cluster_with(3).run("kill_engines.py");
 }
 
-/// Seconds of kills, 10 if the environment does not say.
+/// Seconds of kills, 18 if the environment does not say.
 const KILL_SECONDS: &str = "COMMWORLD_KILL_SECONDS";
 
 #[test]
 fn every_future_ends_while_the_controller_is_killed_and_restarted() {
-    let seconds = std::env::var(KILL_SECONDS).map_or(10, |text| text.parse().expect("a number of seconds"));
+    let seconds: u64 =
+        std::env::var(KILL_SECONDS).map_or(18, |text| text.parse().expect("a number of seconds"));
     let mut cluster = TestCluster::controller(&["--restore", "--ping", "500"]);
     add_engines(&mut cluster, 3);
     let mut command = python(cluster.profile(), "restart.py");
@@ -105,9 +106,10 @@ fn every_future_ends_while_the_controller_is_killed_and_restarted() {
     let file = |name: &str| cluster.profile().join(name);
     let (loaded, calm) = (file("load"), file("calm"));
     wait_until("the load has begun", || loaded.is_file());
-    for _ in 0..seconds / 2 {
-        // Not a wait for an event: this is how long each controller lives.
-        std::thread::sleep(Duration::from_secs(2));
+    // Not a wait for an event: this is how long each controller lives. What was said last is said again after 5 s.
+    let (mut lives, began) = ([2, 7, 1].into_iter().cycle(), Instant::now());
+    while began.elapsed() < Duration::from_secs(seconds) {
+        std::thread::sleep(Duration::from_secs(lives.next().expect("without an end")));
         cluster.kill_and_restart_controller();
     }
     std::fs::write(calm, "").expect("the profile is ours");

@@ -10,6 +10,7 @@ use super::registration::json;
 use super::{Engine, Hub};
 use crate::machine::{Controller, Effect, Settings};
 use crate::records::Change;
+use crate::tasks::{Doubt, Task, TaskId};
 
 /// Time between heartbeats while an engine is joining, or is to return to a restarted controller: its heart may begin
 /// to listen at any moment, and it is usable only after its first echo.
@@ -115,10 +116,16 @@ impl Controller {
     pub(crate) fn on_beat(&mut self, now: Instant, identity: &Bytes, effects: &mut Vec<Effect>) {
         if let Some(id) = self.hub.heard(now, identity) {
             let engine = self.hub.engine_mut(id).expect("just heard");
-            engine.returning = false;
+            let returns = std::mem::take(&mut engine.returning);
             if engine.lost_at.take().is_some() {
                 tracing::info!(%id, "engine reconnected");
-                self.ask_after_doubtful(id, effects);
+                // What was under way is lost, if its other connections ended with this one. Engines serve control
+                // requests at once: nobody asks after those.
+                let doubt = if returns { Doubt::Restart } else { Doubt::Connection };
+                let may_be_lost = |id: &&TaskId| self.tasks.get(**id).is_some_and(Task::counts);
+                let doubtful: Vec<TaskId> = engine.outstanding.iter().filter(may_be_lost).copied().collect();
+                engine.doubtful.extend(doubtful);
+                self.ask_after_doubtful(id, doubt, effects);
                 self.resume_schedule(now, id, effects);
             }
             return;

@@ -159,6 +159,10 @@ impl Balanced {
         self.waiting.iter().copied()
     }
 
+    pub(crate) fn first_waiting(&self) -> Option<TaskId> {
+        self.waiting.first().copied()
+    }
+
     pub(crate) fn is_waiting(&self, id: TaskId) -> bool {
         self.waiting.contains(&id)
     }
@@ -775,6 +779,12 @@ impl Controller {
         self.end_waiting(now, id, &ErrorContent::new(ename::TASK_TIMEOUT, text), effects);
     }
 
+    /// No engine will ever get it: the controller ends.
+    pub(crate) fn on_farewell(&mut self, now: Instant, id: TaskId, effects: &mut Vec<Effect>) {
+        let text = "the controller was shut down before an engine had room for the task; submit it again";
+        self.end_waiting(now, id, &ErrorContent::new(ename::ENGINE_ERROR, text), effects);
+    }
+
     /// Tasks that still wait are aborted here and now; what has an engine is that engine's to abort.
     pub(super) fn on_aborted(&mut self, now: Instant, ids: Vec<MsgId>, effects: &mut Vec<Effect>) {
         let ids: BTreeSet<MsgId> = ids.into_iter().collect();
@@ -783,6 +793,9 @@ impl Controller {
             .waiting_ids()
             .filter(|id| self.tasks.get(*id).is_some_and(|task| ids.contains(&task.msg_id)))
             .collect();
+        if self.settings.restorable {
+            effects.push(Effect::Remember(Change::Aborted { msg_ids: ids.iter().cloned().collect() }));
+        }
         // Before the first of them ends: what waits for its end may be the next.
         for id in ids {
             self.remember_aborted(id);

@@ -19,13 +19,15 @@ use bytes::Bytes;
 use protocol::error::{ErrorContent, ename};
 use protocol::extension::{ClusterStatus, identity};
 use protocol::frames::WireMessage;
-use protocol::id::{MsgId, SessionId};
+use protocol::id::{EngineUuid, MsgId, SessionId};
 use protocol::limits::OUTPUT_MESSAGES_PER_CLIENT_MAX;
 use protocol::message::control::{SHUTDOWN_REPLY, SHUTDOWN_REQUEST, Shutdown};
 use protocol::message::execute::{EXECUTE_REQUEST, ExecuteRequest};
 use protocol::message::hub::RESUBMIT_REPLY;
+use protocol::message::output::{ExecutionState, STATUS, StatusUpdate};
 use protocol::message::{Empty, Failure};
 use protocol::{Date, Key, Message, Receiver, Refusal, Session};
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use transport::monitor::Monitor;
 use transport::poll::{PollItem, poll_awake};
@@ -34,10 +36,11 @@ use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
 
 use super::awake::Awake;
 use super::decode;
+use super::departures::Departures;
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
 use super::returning::{LOOK_INTERVAL, Returning};
-use super::store::{Store, Ticket};
+use super::store::{Store, Ticket, Written};
 use crate::machine::{Address, Channel, Client, Effect, Event, Request, Target, reply_type};
 use crate::records::{Answer, StoredRequest};
 use crate::tasks::TaskId;
@@ -124,6 +127,8 @@ pub struct Channels {
     iopub_out: Socket,
     iopub_relayed: u64,
     hearts: Hearts,
+    /// What has left; none if nobody goes on where this controller ends.
+    departures: Option<Departures>,
     awake: Awake,
     outbox: Outbox,
     session: Session,
@@ -145,6 +150,7 @@ pub(super) struct Ready {
     registration: bool,
     output: bool,
     hearts: bool,
+    departures: bool,
     /// Somebody has woken us.
     pub(super) woken: bool,
 }
@@ -243,6 +249,7 @@ impl Channels {
             iopub_out,
             iopub_relayed: 0,
             hearts: Hearts::new(ping, pong, monitor),
+            departures: restorable.then(|| Departures::new(context)).transpose()?,
             awake: Awake::new(),
             outbox: Outbox::default(),
             receiver: Receiver::new(session.signer().clone()),
@@ -304,13 +311,24 @@ impl Channels {
             PollItem::from(&self.hearts.pong),
             PollItem::from(&self.hearts.monitor),
             PollItem::from(wake),
+            self.departures.as_ref().map_or_else(|| PollItem::from(wake), |own| PollItem::from(&own.back)),
         ];
+        let count = items.len() - usize::from(self.departures.is_none());
         let began = Instant::now();
-        poll_awake(&mut items, time, self.awake.time())?;
+        poll_awake(&mut items[..count], time, self.awake.time())?;
         self.awake.on_waited(began.elapsed());
-        let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken] =
+        let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken, departed] =
             items.map(|item| item.is_readable());
-        Ok(Ready { engines, clients: [c0, c1, c2, c3], registration, output, hearts: pong || monitor, woken })
+        let departures = departed && self.departures.is_some();
+        Ok(Ready {
+            engines,
+            clients: [c0, c1, c2, c3],
+            registration,
+            output,
+            hearts: pong || monitor,
+            departures,
+            woken,
+        })
     }
 
     /// One round over the sockets that are ready. Those that are not are left alone: to look at an empty socket
@@ -329,6 +347,9 @@ impl Channels {
             if let Some(returning) = returning.as_mut().filter(|returning| returning.is_holding()) {
                 returning.look(clients)?;
             }
+        }
+        if let Some(departures) = self.departures.as_mut().filter(|_| ready.departures) {
+            departures.receive(events)?;
         }
         if ready.registration {
             self.receive_queries(events)?;
@@ -475,6 +496,22 @@ impl Channels {
         self.send_to_client(&client, None, &reply)
     }
 
+    /// A reply was given to a socket.
+    pub(super) fn note_departure(&mut self) {
+        if let Some(departures) = &mut self.departures {
+            departures.note();
+        }
+    }
+
+    /// Asks whether what was said until now has left. What waits for its client to come back has not.
+    pub(super) fn mark_departures(&mut self) -> Result<(), TransportError> {
+        let has_unsent = |relay: &Relay| relay.returning.as_ref().is_some_and(Returning::has_unsent);
+        if self.relays.iter().any(has_unsent) {
+            return Ok(());
+        }
+        self.departures.as_mut().map_or(Ok(()), Departures::mark)
+    }
+
     /// Does what the machine wants; true if that is to end.
     pub(super) fn perform(&mut self, effect: Effect) -> Result<bool, TransportError> {
         match effect {
@@ -501,6 +538,8 @@ impl Channels {
                     &reply,
                 )?;
             }
+            Effect::Repeat { client, engine, message } => self.repeat(&client, engine.as_ref(), &message)?,
+            Effect::Idle { parent, engine } => self.say_idle(&parent, engine.as_ref())?,
             Effect::Answer { to, parent, msg_type, content } => {
                 self.answer(to, &parent, msg_type, &content)?
             }
@@ -540,7 +579,7 @@ impl Channels {
     fn send_to_engine(
         &mut self,
         channel: Channel,
-        engine: protocol::id::EngineUuid,
+        engine: EngineUuid,
         task: TaskId,
         message: &WireMessage,
     ) -> Result<(), TransportError> {
@@ -578,6 +617,39 @@ impl Channels {
         Ok(())
     }
 
+    /// Gives a session once more what an earlier controller may have given it.
+    fn repeat(
+        &mut self,
+        client: &Client,
+        engine: Option<&EngineUuid>,
+        message: &WireMessage,
+    ) -> Result<(), TransportError> {
+        #[derive(Deserialize)]
+        struct Typed {
+            msg_type: String,
+        }
+        let relay = &mut self.relays[place(client.channel)];
+        let (Address::Session(session), Some(returning), Ok(Typed { msg_type })) =
+            (&client.address, &mut relay.returning, serde_json::from_slice(&message.header))
+        else {
+            return Ok(());
+        };
+        let again = self.session.repeat(today(), &msg_type, message);
+        let engine = engine.map(|engine| Bytes::copy_from_slice(engine.as_str().as_bytes()));
+        relay.relayed += 1;
+        returning.repeat(&relay.clients, session, again.to_parts(engine.as_slice()))
+    }
+
+    /// As an engine that has done a request.
+    fn say_idle(&mut self, parent: &Bytes, engine: Option<&EngineUuid>) -> Result<(), TransportError> {
+        let metadata =
+            engine.map_or_else(|| serde_json::json!({}), |engine| serde_json::json!({ "engine": engine }));
+        let content = StatusUpdate { execution_state: ExecutionState::Idle };
+        let message = self.session.reply(today(), STATUS, parent, &metadata, &content, vec![]);
+        let _ = self.iopub_out.send(&message.to_parts(&[Bytes::from_static(b"status")]))?;
+        Ok(())
+    }
+
     fn answer(
         &mut self,
         to: Bytes,
@@ -586,6 +658,18 @@ impl Channels {
         content: &impl serde::Serialize,
     ) -> Result<(), TransportError> {
         let answer = self.session.reply(today(), msg_type, parent, &Empty {}, content, vec![]);
+        let _ = self.registration.send(&answer.to_parts(&[to]))?;
+        Ok(())
+    }
+
+    /// Says what the store has written.
+    pub(super) fn deliver_written(&mut self, ticket: Ticket, written: Written) -> Result<(), TransportError> {
+        let Ticket { to, parent } = ticket;
+        let Written { msg_type, content, buffers } = written;
+        let empty = Bytes::from_static(b"{}");
+        let (signature, header, metadata) = (Bytes::new(), Bytes::new(), empty);
+        let unsigned = WireMessage { signature, header, parent_header: parent, metadata, content, buffers };
+        let answer = self.session.repeat(today(), msg_type, &unsigned);
         let _ = self.registration.send(&answer.to_parts(&[to]))?;
         Ok(())
     }

@@ -87,7 +87,13 @@ pub fn read(path: &Path) -> Result<Option<Left>, JournalError> {
 
 impl Journal {
     /// A new journal in place of whatever is there, which begins with what is so now.
-    pub fn create(path: &Path, epoch: [u8; 8], controller: &Controller) -> Result<Journal, JournalError> {
+    /// What `effects` tell of is not so yet for the machine's snapshot: it follows.
+    pub fn create(
+        path: &Path,
+        epoch: [u8; 8],
+        controller: &Controller,
+        effects: &[Effect],
+    ) -> Result<Journal, JournalError> {
         let failed = |act| move |source| JournalError { act, path: path.to_owned(), source };
         let new = path.with_extension("new");
         let mut file = OpenOptions::new()
@@ -99,6 +105,7 @@ impl Journal {
             .map_err(failed("create"))?;
         let mut bytes = [&FORM[..], &epoch].concat();
         controller.snapshot().iter().for_each(|change| encode(change, &mut bytes));
+        encode_all(effects, &mut bytes);
         file.write_all(&bytes).map_err(failed("write"))?;
         std::fs::rename(&new, path).map_err(failed("replace"))?;
         let length = bytes.len() as u64;
@@ -108,11 +115,7 @@ impl Journal {
 
     /// Writes down what these effects tell of. They may be performed when this has returned.
     pub fn write(&mut self, effects: &[Effect]) -> Result<(), JournalError> {
-        for effect in effects {
-            if let Effect::Remember(change) = effect {
-                encode(change, &mut self.pending);
-            }
-        }
+        encode_all(effects, &mut self.pending);
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -128,7 +131,7 @@ impl Journal {
         if self.length <= self.length_max {
             return Ok(self);
         }
-        let anew = Journal::create(&self.path, self.epoch, controller)?;
+        let anew = Journal::create(&self.path, self.epoch, controller, &[])?;
         tracing::debug!(before = self.length, after = anew.length, "journal written anew");
         Ok(anew)
     }
@@ -137,6 +140,14 @@ impl Journal {
     pub fn remove(self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "journal not removed");
+        }
+    }
+}
+
+fn encode_all(effects: &[Effect], out: &mut Vec<u8>) {
+    for effect in effects {
+        if let Effect::Remember(change) = effect {
+            encode(change, out);
         }
     }
 }
@@ -161,7 +172,7 @@ mod tests {
         let path = directory.path().join("tasks.journal");
         assert!(read(&path).expect("no file is no error").is_none());
         let controller = Controller::new(Instant::now(), Settings::default());
-        let mut journal = Journal::create(&path, *b"12345678", &controller).expect("created");
+        let mut journal = Journal::create(&path, *b"12345678", &controller, &[]).expect("created");
         journal
             .write(&[Effect::Remember(left(3)), Effect::Ping, Effect::Remember(left(4))])
             .expect("written");
@@ -178,7 +189,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("tasks.journal");
         let controller = Controller::new(Instant::now(), Settings::default());
-        let mut journal = Journal::create(&path, [0; 8], &controller).expect("created");
+        let mut journal = Journal::create(&path, [0; 8], &controller, &[]).expect("created");
         journal.length_max = 1000;
         let many: Vec<Effect> = (0..100).map(|number| Effect::Remember(left(number))).collect();
         journal.write(&many).expect("written");

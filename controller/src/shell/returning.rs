@@ -112,6 +112,24 @@ impl Returning {
         Ok(())
     }
 
+    /// Sends what a session may have got before, if it is there: not to one that comes later (see
+    /// [`repeats`](crate::repeats)).
+    pub(super) fn repeat(
+        &mut self,
+        router: &Socket,
+        session: &SessionId,
+        parts: Vec<Bytes>,
+    ) -> Result<(), TransportError> {
+        let (session, bytes, until) = (session.clone(), 0, Instant::now());
+        let mut once = Held { session, parts, bytes, sent_to: BTreeSet::new(), until };
+        self.deliver(router, &mut once).map(drop)
+    }
+
+    /// Whether a reply is held that nobody was given yet.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.held.iter().any(|held| held.sent_to.is_empty())
+    }
+
     pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
@@ -228,7 +246,7 @@ mod tests {
         let mut sockets = Sockets::new();
         let (router, session) = (&sockets.router, SessionId::from("s"));
         sockets.returning.send(router, &session, vec![part("reply")]).expect("sent or held");
-        assert!(sockets.returning.is_holding());
+        assert!(sockets.returning.is_holding() && sockets.returning.has_unsent());
         let clients = [sockets.client(), sockets.client()];
         let mut counts = [0, 0];
         sockets.look_until(|| {
@@ -237,6 +255,7 @@ mod tests {
             }
             counts == [1, 1]
         });
+        assert!(sockets.returning.is_holding() && !sockets.returning.has_unsent());
         for _ in 0..50 {
             sockets.returning.look(&sockets.router).expect("looked");
         }

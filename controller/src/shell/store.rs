@@ -1,6 +1,7 @@
 //! Where records of tasks are kept: in memory, in a file, or nowhere. The loop tells what happened and asks; only a
 //! file answers later.
 
+mod reading;
 mod sqlite;
 
 use std::path::{Path, PathBuf};
@@ -8,12 +9,15 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use protocol::Date;
 use protocol::id::SessionId;
+use protocol::message::hub::DB_REPLY;
 use transport::wake::Waker;
 
-use crate::records::answer::without_records;
+use crate::records::answer::{refused, without_records};
 use crate::records::memory::Memory;
 use crate::records::record::Bounds;
 use crate::records::{Answer, Change, Question};
+use reading::Reading;
+pub use reading::Written;
 use sqlite::File;
 pub use sqlite::StoreError;
 
@@ -50,9 +54,16 @@ pub enum Store {
     /// Nowhere.
     Nothing,
     /// In memory.
-    Memory(Box<Memory>),
+    Memory(Box<Kept>),
     /// In a file.
     File(File),
+}
+
+/// Records in memory, and who writes long answers from them.
+#[derive(Debug)]
+pub struct Kept {
+    memory: Memory,
+    reading: Reading,
 }
 
 impl Store {
@@ -66,7 +77,10 @@ impl Store {
     ) -> Result<Store, StoreError> {
         Ok(match keeping {
             Keeping::Nothing => Store::Nothing,
-            Keeping::Memory(bounds) => Store::Memory(Box::new(Memory::new(*bounds, author))),
+            Keeping::Memory(bounds) => Store::Memory(Box::new(Kept {
+                memory: Memory::new(*bounds, author),
+                reading: Reading::new(waker),
+            })),
             Keeping::File { path, spare, bounds } => {
                 let open = |path: &Path| File::open(path, *bounds, author.clone(), goes_on, waker.clone());
                 Store::File(match (open(path), spare) {
@@ -92,20 +106,39 @@ impl Store {
     pub fn remember(&mut self, today: Date, change: Change) {
         match self {
             Store::Nothing => {}
-            Store::Memory(memory) => memory.remember(today, change),
+            Store::Memory(kept) => kept.memory.remember(today, change),
             Store::File(file) => file.remember(today, change),
         }
     }
 
-    /// Asks; a file's answer comes later, by [`Store::answers`]. It knows all that was told before.
+    /// Asks; a file's answer comes later, by [`Store::answers`], a long one from memory by [`Store::written`]. It knows all that was told before.
     pub fn ask(&mut self, ticket: Ticket, question: Question) -> Option<(Ticket, Answer)> {
         match self {
             Store::Nothing => Some((ticket, without_records(question))),
-            Store::Memory(memory) => Some((ticket, memory.ask(question))),
+            Store::Memory(kept) => {
+                let Question::Query { query, keys } = question else {
+                    return Some((ticket, kept.memory.ask(question)));
+                };
+                match kept.memory.search(&query, keys.as_deref()) {
+                    Ok(search) => {
+                        let (ticket, search) = kept.reading.take(ticket, search).err()?;
+                        Some((ticket, search.answer()))
+                    }
+                    Err(error) => Some((ticket, refused(DB_REPLY, error))),
+                }
+            }
             Store::File(file) => {
                 file.ask(ticket, question);
                 None
             }
+        }
+    }
+
+    /// Long answers that have been written.
+    pub fn written(&mut self) -> Vec<(Ticket, Written)> {
+        match self {
+            Store::Memory(kept) => kept.reading.written(),
+            Store::Nothing | Store::File(_) => vec![],
         }
     }
 

@@ -1,7 +1,7 @@
 """Load on a controller that the test kills and starts again, again and again: futures end, and none with a wrong result.
 
-A reply that was inside the controller's sockets at the very moment of a kill is lost, and a stock client cannot know:
-of thousands of tasks a few futures may stay open for that (docs/decisions/0005).
+What the controller said in its last moment it says again, so that no future stays open (docs/decisions/0005): what a
+client has already, it prints as a stale result, and goes on.
 
 The test kills between the files `load` and `calm`, which the two sides write to tell each other how far they are.
 """
@@ -64,9 +64,8 @@ for number, result in enumerate(submitted):
         explained = error.ename == "EngineError" and "controller was restarted" in error.evalue
         outcomes["restarted" if explained else f"{error.ename}: {error.evalue}"] += 1
 print(dict(outcomes))
-assert outcomes.keys() <= {"right", "restarted", "reply lost"}, outcomes
-assert outcomes["reply lost"] <= 5, outcomes
+assert outcomes.keys() <= {"right", "restarted"}, outcomes
 # The errors are what was under way in a bad moment, not the rule.
 assert outcomes["right"] > 10 * outcomes["restarted"], outcomes
-assert len(rc.outstanding) == outcomes["reply lost"], rc.outstanding
+assert not rc.outstanding, rc.outstanding
 rc.close()

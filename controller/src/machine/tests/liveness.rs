@@ -85,3 +85,27 @@ fn everything_that_a_lost_engine_had_ends_with_an_error_that_names_it() {
     );
     assert_eq!(sim.controller.unanswered(), 0);
 }
+
+#[test]
+fn what_was_lost_with_a_connection_that_comes_back_is_noticed() {
+    let mut sim = Sim::with_engines(2);
+    sim.on(plain_task("t"));
+    sim.on(direct("d", 1));
+    sim.on(submitted(
+        Channel::Control,
+        "x",
+        "clear_request",
+        Target::Control { engine: identity(1), aborted: vec![] },
+    ));
+    sim.on(disconnected(1));
+    let asked = |channel, task| Effect::Probe { channel, engine: "e1".into(), task: TaskId(task) };
+    assert_eq!(sim.on(beat(1)), [asked(Channel::Mux, 4), asked(Channel::Task, 5)]);
+    sim.on(direct("later", 1));
+    assert_eq!(sim.on(finished(1, 1)), [relayed(Channel::Task, 1, 1)], "this was not lost");
+    assert_eq!(sim.on(finished(1, 5)), []);
+    let told = errors(&sim.on(replied(Channel::Mux, 1, 4, None)));
+    let [(id, name, words)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((id.as_str(), name.as_str()), ("d", "EngineError"));
+    assert!(words.contains("connection was lost for a moment"), "{words}");
+    assert_eq!(sim.on(replied(Channel::Mux, 1, 6, None)), [relayed(Channel::Mux, 1, 6)]);
+}

@@ -3,6 +3,7 @@
 use protocol::message::hub::{QueueRequest, Target as HubTarget, Targets};
 
 use super::*;
+use protocol::message::execute::Dependency;
 
 pub(super) fn asked(query: Query) -> Event {
     let header = Bytes::from_static(b"{}");
@@ -85,9 +86,33 @@ fn shutdown_tells_everybody_and_ends_when_the_engines_have() {
 fn shutdown_does_not_wait_long_for_engines_and_leaves_no_future_open() {
     let mut sim = Sim::with_engines(1);
     sim.on(direct("d", 0));
+    sim.on(plain_task("runs"));
+    sim.on(plain_task("waits"));
+    sim.on(depends_on("waits"));
     sim.on(asked(Query::Shutdown));
     let effects = sim.pass(Duration::from_secs(1));
     assert_eq!(published(&effects), ["unregistration_notification"]);
-    assert_eq!(error_names(&effects), [pair("d", "EngineError")]);
+    let told = ["d", "runs", "waits"].map(|id| pair(id, "EngineError"));
+    assert_eq!(error_names(&effects)[..3], told);
+    assert_eq!(error_names(&effects)[3..], [pair("after", "ImpossibleDependency")]);
     assert_eq!(effects.last(), Some(&Effect::Exit));
+}
+
+#[test]
+fn a_controller_that_takes_leave_answers_everything_and_says_why() {
+    let mut sim = Sim::with_engines(1);
+    sim.on(plain_task("runs"));
+    sim.on(plain_task("waits"));
+    let mut effects = vec![];
+    sim.controller.take_leave(sim.now, &mut effects);
+    sim.controller.check_invariants();
+    let told = errors(&effects);
+    assert!(told[0].2.contains("the controller ends"), "{told:?}");
+    assert!(told[1].2.contains("the controller was shut down"), "{told:?}");
+    assert_eq!((told.len(), sim.controller.unanswered()), (2, 0));
+}
+
+fn depends_on(id: &str) -> Event {
+    let after = Dependency { dependencies: ids(&[id]), ..Dependency::default() };
+    task("after", TaskMetadata { after, ..TaskMetadata::default() })
 }

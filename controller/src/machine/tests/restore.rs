@@ -384,3 +384,163 @@ fn the_id_of_an_engine_that_did_not_join_in_time_is_free_after_a_restart_too() {
     assert_eq!(id_given_to(&mut sim, "e8"), 0);
     sim.restart();
 }
+
+/// An engine's reply to a task, which names the task's session as replies do.
+fn finished_in_words(task: u64, msg_id: &str) -> (Event, WireMessage) {
+    let parent = Bytes::from(serde_json::to_vec(&header(msg_id, "apply_request")).expect("plain data"));
+    let reply = WireMessage { parent_header: parent, ..reply_of(0, task) };
+    let Event::Replied { channel, identity, task, outcome, .. } = finished(0, task) else {
+        unreachable!("just made")
+    };
+    (Event::Replied { channel, identity, task, outcome, message: reply.clone() }, reply)
+}
+
+fn idle(reply: &WireMessage) -> Effect {
+    Effect::Idle { parent: reply.parent_header.clone(), engine: Some("e0".into()) }
+}
+
+fn repeated(reply: &WireMessage) -> Effect {
+    let message = reply.clone();
+    Effect::Repeat { client: returned(Channel::Task), engine: Some("e0".into()), message }
+}
+
+#[test]
+fn what_was_said_in_the_last_moment_is_said_again_after_the_engines_idle() {
+    for is_rewritten in [false, true] {
+        let mut sim = restorable(1);
+        sim.on(plain_task("t"));
+        let (event, reply) = finished_in_words(1, "t");
+        sim.on(event);
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        assert_eq!(sim.restart(), [Effect::Ping]);
+        let said = without_pings(sim.pass(Duration::from_millis(4999)));
+        assert_eq!(said, [idle(&reply), idle(&reply), idle(&reply)]);
+        assert_eq!(without_pings(sim.pass(Duration::from_millis(1))), [repeated(&reply)]);
+        sim.on(Event::Departed { count: 1 });
+        assert_eq!(without_pings(sim.pass(Duration::from_secs(5))), []);
+        sim.restart();
+        assert_eq!(without_pings(sim.pass(Duration::from_secs(5))), [], "it has arrived by now");
+    }
+}
+
+#[test]
+fn what_was_to_be_said_again_is_owed_until_it_was() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("t"));
+    sim.on(plain_task("u"));
+    let (event, first) = finished_in_words(1, "t");
+    sim.on(event);
+    sim.restart();
+    sim.on(beat(0));
+    // It does not keep what this controller says from having arrived.
+    let (event, _) = finished_in_words(2, "u");
+    sim.on(event);
+    sim.on(Event::Departed { count: 1 });
+    sim.pass(Duration::from_millis(50));
+    sim.on(beat(0));
+    for is_rewritten in [false, true] {
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        sim.restart();
+    }
+    let effects = sim.pass(Duration::from_secs(5));
+    let again: Vec<&Effect> =
+        effects.iter().filter(|effect| matches!(effect, Effect::Repeat { .. })).collect();
+    assert_eq!(again, [&repeated(&first)]);
+}
+
+#[test]
+fn what_was_said_long_before_the_kill_is_not_said_again() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("old"));
+    sim.on(plain_task("new"));
+    let (old, _) = finished_in_words(1, "old");
+    sim.on(old);
+    sim.on(Event::Departed { count: 1 });
+    sim.pass(Duration::from_millis(50));
+    let (new, reply) = finished_in_words(2, "new");
+    sim.on(new);
+    sim.restart();
+    let effects = sim.pass(Duration::from_secs(5));
+    let again: Vec<&Effect> =
+        effects.iter().filter(|effect| matches!(effect, Effect::Repeat { .. })).collect();
+    assert_eq!(again, [&repeated(&reply)]);
+}
+
+#[test]
+fn what_a_controller_says_while_it_is_restored_is_said_again_by_the_next() {
+    let mut sim = restorable(1);
+    sim.on(submitted(
+        Channel::Control,
+        "clear",
+        "clear_request",
+        Target::Control { engine: identity(0), aborted: vec![] },
+    ));
+    assert_eq!(error_names(&sim.restart()), [pair("clear", "EngineError")]);
+    for _ in 0..2 {
+        assert_eq!(error_names(&sim.restart()), [], "it was answered");
+    }
+    let effects = without_pings(sim.pass(Duration::from_secs(5)));
+    let [Effect::Repeat { client, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*client, returned(Channel::Control));
+}
+
+#[test]
+fn nothing_is_kept_of_replies_where_no_journal_is_kept() {
+    let mut sim = Sim::with_engines(1);
+    sim.on(plain_task("t"));
+    sim.on(finished(0, 1));
+    assert_eq!(sim.controller.repeats.snapshot().count(), 0);
+}
+
+#[test]
+fn replies_that_are_kept_have_a_bound() {
+    let mut sim = restorable(0);
+    for number in 0..70_000 {
+        sim.controller.handle(sim.now, direct(&format!("d{number}"), 7), &mut vec![]);
+    }
+    assert_eq!(sim.controller.repeats.snapshot().count(), 65_536);
+}
+
+#[test]
+fn a_task_that_was_aborted_is_not_tried_again_by_another_controller() {
+    for is_rewritten in [false, true] {
+        let mut sim = restorable(2);
+        sim.on(wired_task("t", TaskMetadata { retries: 3, ..TaskMetadata::default() }));
+        let target = Target::Control { engine: identity(1), aborted: ids(&["t", "later"]) };
+        sim.on(submitted(Channel::Control, "x", "abort_request", target));
+        if is_rewritten {
+            sim.changes = sim.controller.snapshot();
+        }
+        sim.restart();
+        (0..2).for_each(|number| drop(sim.on(beat(number))));
+        assert_eq!(error_names(&sim.on(failed(1, 1))), [pair("t", "aborted")]);
+        assert_eq!(error_names(&sim.on(plain_task("later"))), [pair("later", "aborted")]);
+    }
+}
+
+#[test]
+fn a_probe_that_was_aborted_is_no_evidence_and_is_sent_again() {
+    let mut sim = restorable(1);
+    sim.on(plain_task("t"));
+    sim.on(direct("d", 0));
+    sim.restart();
+    assert_eq!(sim.on(beat(0)), [probed(Channel::Mux, 0, 3), probed(Channel::Task, 0, 4)]);
+    // Somebody aborts all that waits at the engine: what it runs goes on.
+    let aborted = Outcome { status: Status::Aborted, dependencies_met: true };
+    let again = sim.on(replied(Channel::Task, 0, 4, Some(aborted)));
+    assert_eq!(again, [probed(Channel::Task, 0, 5)]);
+    let Event::Replied { channel, identity, task, outcome, message } = replied(Channel::Mux, 0, 3, None)
+    else {
+        unreachable!("just made")
+    };
+    let message = WireMessage { content: Bytes::from_static(br#"{"status":"aborted"}"#), ..message };
+    let again = sim.on(Event::Replied { channel, identity, task, outcome, message });
+    assert_eq!(again, [probed(Channel::Mux, 0, 6)]);
+    assert_eq!(sim.on(finished(0, 1)), [relayed_to_session(Channel::Task, 0, 1)]);
+    assert_eq!(error_names(&sim.on(replied(Channel::Mux, 0, 6, None))), [pair("d", "EngineError")]);
+    assert_eq!(error_names(&sim.on(finished(0, 5))), []);
+}

@@ -296,6 +296,9 @@ fn in_one<T>(table: &mut Table, act: impl FnOnce(&mut Table) -> rusqlite::Result
 
 /// The memory that a change takes while it waits; `None` if records do not keep it.
 fn cost(change: &Change) -> Option<u64> {
+    if !change.is_recorded() {
+        return None;
+    }
     let bytes = match change {
         Change::Submitted { request: message, .. }
         | Change::Gathering { request: message, .. }
@@ -306,19 +309,7 @@ fn cost(change: &Change) -> Option<u64> {
             // Trees of JSON take more than their text; none is so large that it matters.
             Output::Result(_) | Output::Error(_) => 4096,
         },
-        Change::Assigned { .. } | Change::Resubmitted { .. } => 0,
-        Change::Shared { .. }
-        | Change::Gathered { .. }
-        | Change::Returned { .. }
-        | Change::Asked { .. }
-        | Change::Told { .. }
-        | Change::Noted { .. }
-        | Change::Missed { .. }
-        | Change::Ended { .. }
-        | Change::Joined { .. }
-        | Change::Joining { .. }
-        | Change::Expected { .. }
-        | Change::Left { .. } => return None,
+        _ => 0,
     };
     Some(bytes as u64 + CHANGE_OVERHEAD)
 }

@@ -222,6 +222,11 @@ impl World {
                 self.tell(|| format!("c{client} knows that {id} was lost"));
                 self.ledger.tell_lost(&identity, &id);
             }
+            Down::Again(parcel) => match *parcel {
+                Down::Answer(id) => self.ledger.repeat(&identity, &id),
+                Down::Lost(id) => self.ledger.repeat_lost(&identity, &id),
+                other => unreachable!("only answers are given again, not {other:?}"),
+            },
             other => unreachable!("clients get answers, not {other:?}"),
         }
     }

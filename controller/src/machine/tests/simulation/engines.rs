@@ -205,7 +205,7 @@ impl World {
             Down::Registered(answer) => self.on_registered(number, &answer),
             Down::Stop => self.leave(number, true),
             Down::Request(delivery) => self.on_request(number, delivery),
-            Down::Answer(_) | Down::Lost(_) => unreachable!("answers go to clients"),
+            Down::Answer(_) | Down::Lost(_) | Down::Again(_) => unreachable!("answers go to clients"),
         }
     }
 
@@ -275,7 +275,7 @@ impl World {
     fn abort_where(&mut self, number: u32, mut goes: impl FnMut(&Delivery) -> bool) {
         let queue = std::mem::take(&mut self.process(number).queue);
         for delivery in queue {
-            if !delivery.is_probe() && goes(&delivery) {
+            if goes(&delivery) {
                 self.count("requests aborted by engines");
                 self.reply(number, delivery, End::Aborted);
             } else {

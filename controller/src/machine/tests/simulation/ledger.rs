@@ -18,6 +18,8 @@ struct Answer {
     /// Of these, how many must have been given by now.
     due: usize,
     given: usize,
+    /// How often it was said again in case it did not arrive.
+    repeated: usize,
     /// Lost on its way, or its request was: given once at most.
     is_excused: bool,
 }
@@ -26,7 +28,7 @@ impl Ledger {
     /// A request was made: these answers are owed to its client. One that is named twice is owed twice.
     pub(super) fn expect(&mut self, to: &Bytes, request: &MsgId, answers: Vec<MsgId>) {
         for id in &answers {
-            let fresh = Answer { to: to.clone(), owed: 0, due: 0, given: 0, is_excused: false };
+            let fresh = Answer { to: to.clone(), owed: 0, due: 0, given: 0, repeated: 0, is_excused: false };
             self.answers.entry(id.clone()).or_insert(fresh).owed += 1;
         }
         assert!(self.requests.insert(request.clone(), answers).is_none(), "{request} was made twice");
@@ -40,12 +42,29 @@ impl Ledger {
         assert!(answer.given <= answer.owed, "{id} was answered {} times", answer.given);
     }
 
+    /// An answer was given that may have been given before.
+    pub(super) fn repeat(&mut self, to: &Bytes, id: &MsgId) {
+        let answer =
+            self.answers.get_mut(id).unwrap_or_else(|| panic!("{id} is answered again, but not asked"));
+        assert_eq!(answer.to, to, "{id} was answered to another client");
+        answer.repeated += 1;
+    }
+
     /// Its client was told that a request was lost. If it awaits answers of other names, it waits in vain.
     pub(super) fn tell_lost(&mut self, to: &Bytes, request: &MsgId) {
         let answers =
             self.requests.get(request).unwrap_or_else(|| panic!("{request} is lost, but was never made"));
         if answers.contains(request) {
             self.give(to, request);
+        } else {
+            self.excuse_request(request);
+        }
+    }
+
+    /// The same, and perhaps not for the first time.
+    pub(super) fn repeat_lost(&mut self, to: &Bytes, request: &MsgId) {
+        if self.requests.get(request).is_some_and(|answers| answers.contains(request)) {
+            self.repeat(to, request);
         } else {
             self.excuse_request(request);
         }
@@ -76,7 +95,7 @@ impl Ledger {
     pub(super) fn owed(&self) -> Vec<&MsgId> {
         self.answers
             .iter()
-            .filter(|(_, answer)| !answer.is_excused && answer.given < answer.owed)
+            .filter(|(_, answer)| !answer.is_excused && answer.given + answer.repeated < answer.owed)
             .map(|(id, _)| id)
             .collect()
     }

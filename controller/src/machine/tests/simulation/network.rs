@@ -62,6 +62,8 @@ pub(super) enum Down {
     Answer(MsgId),
     /// Tells a client that its request of that id was lost.
     Lost(MsgId),
+    /// One of these, which an earlier controller may have given to the client.
+    Again(Box<Down>),
 }
 
 /// A request as an engine gets it.

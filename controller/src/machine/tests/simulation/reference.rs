@@ -51,6 +51,8 @@ struct Held {
     answer: MsgId,
     /// The broadcast that gathers it.
     gathered_by: Option<MsgId>,
+    /// What is lost if it is not answered before this, which is a question for nothing.
+    doubtful: Option<BTreeSet<TaskId>>,
 }
 
 /// A balanced task that has not ended.
@@ -178,6 +180,7 @@ impl Reference {
             | Event::Ending { .. }
             | Event::Reached { .. }
             | Event::Resubmitted { .. }
+            | Event::Departed { .. }
             | Event::Deadline => {}
         }
     }
@@ -293,6 +296,19 @@ impl Reference {
             return;
         }
         let (held, id) = self.release(task);
+        if let Some(doubtful) = held.doubtful {
+            let said: Said = serde_json::from_slice(&message.content).expect("a reply of ours");
+            if said.status != Status::Aborted {
+                self.current.undelivered = Some(held.engine.clone());
+                self.current.has_loss = true;
+                for task in
+                    doubtful.into_iter().filter(|task| self.holds(&held.engine, *task)).collect::<Vec<_>>()
+                {
+                    self.lose(now, task);
+                }
+            }
+            return;
+        }
         let Some(work) = self.tasks.get_mut(&held.answer).filter(|_| channel == Channel::Task) else {
             match held.gathered_by {
                 Some(broadcast) => {
@@ -324,7 +340,7 @@ impl Reference {
     fn release(&mut self, task: TaskId) -> (Held, EngineId) {
         let held = self.held.remove(&task).expect("the caller has looked");
         let here = self.engines.get_mut(&held.engine).expect("what is held is held by engines that are here");
-        if held.channel == Channel::Task {
+        if held.channel == Channel::Task && held.doubtful.is_none() {
             here.balanced -= 1;
         }
         let id = here.id;
@@ -334,6 +350,14 @@ impl Reference {
     /// An engine will not do a task: it is lost, or cannot be reached.
     fn lose(&mut self, now: Instant, task: TaskId) {
         let (held, id) = self.release(task);
+        if let Some(doubtful) = held.doubtful {
+            for task in
+                doubtful.into_iter().filter(|task| self.holds(&held.engine, *task)).collect::<Vec<_>>()
+            {
+                self.lose(now, task);
+            }
+            return;
+        }
         if held.channel == Channel::Task {
             let work = self.tasks.get_mut(&held.answer).expect("it has not ended");
             work.waits_since = Some(now);
@@ -384,7 +408,9 @@ impl Reference {
                     assert!(self.engines.contains_key(engine), "{engine} is told to end, but not here");
                 }
                 Effect::Consult { to, parent, .. } => self.on_answered(to, parent, None),
-                Effect::Probe { .. } | Effect::Remember(_) | Effect::Ping | Effect::Exit => {}
+                Effect::Probe { channel, engine, task } => self.on_probe(*channel, engine, *task),
+                Effect::Repeat { .. } | Effect::Idle { .. } => panic!("no earlier controller said anything"),
+                Effect::Remember(_) | Effect::Ping | Effect::Exit => {}
             }
         }
         let due = std::mem::take(&mut self.due_now);
@@ -442,7 +468,8 @@ impl Reference {
             let before = here.direct.insert((channel, identity_of(&direct.client).clone()), direct.order);
             assert!(before.is_none_or(|before| before < direct.order), "{msg_id} was overtaken");
             if task != TaskId::NONE {
-                let held = Held { engine: uuid.clone(), channel, answer: msg_id, gathered_by: None };
+                let held =
+                    Held { engine: uuid.clone(), channel, answer: msg_id, gathered_by: None, doubtful: None };
                 self.hold(task, held);
             }
             return;
@@ -477,7 +504,20 @@ impl Reference {
         work.forwarded += 1;
         let runs_max = 1 + work.retries_given + work.declined;
         assert!(work.forwarded <= runs_max, "{msg_id} runs more than {runs_max} times");
-        self.hold(task, Held { engine: uuid.clone(), channel, answer: msg_id, gathered_by: None });
+        self.hold(
+            task,
+            Held { engine: uuid.clone(), channel, answer: msg_id, gathered_by: None, doubtful: None },
+        );
+    }
+
+    /// An engine whose connection was gone is asked for nothing: what it had before, it may have lost.
+    fn on_probe(&mut self, channel: Channel, engine: &EngineUuid, task: TaskId) {
+        let is_doubtful =
+            |held: &Held| held.engine == *engine && held.channel == channel && held.doubtful.is_none();
+        let doubtful = self.held.iter().filter(|(_, held)| is_doubtful(held)).map(|(task, _)| *task);
+        let doubtful = Some(doubtful.collect());
+        let answer = MsgId::from(super::network::PROBE);
+        self.hold(task, Held { engine: engine.clone(), channel, answer, gathered_by: None, doubtful });
     }
 
     fn on_shared(
@@ -491,7 +531,10 @@ impl Reference {
         assert_eq!(header.msg_id, share_id(&original, engine));
         let gathered_by = metadata.is_coalescing.then_some(original);
         let answer = header.msg_id.clone();
-        self.hold(task, Held { engine: engine.clone(), channel: Channel::Broadcast, answer, gathered_by });
+        self.hold(
+            task,
+            Held { engine: engine.clone(), channel: Channel::Broadcast, answer, gathered_by, doubtful: None },
+        );
     }
 
     fn give(&mut self, client: &Client, id: &MsgId, ended: (bool, Option<EngineId>)) {
@@ -633,7 +676,9 @@ impl Reference {
     }
 
     fn queued_at(&self, engine: &EngineUuid) -> impl Iterator<Item = &Held> {
-        self.held.values().filter(move |held| held.engine == *engine && held.channel != Channel::Control)
+        self.held.values().filter(move |held| {
+            held.engine == *engine && held.channel != Channel::Control && held.doubtful.is_none()
+        })
     }
 
     /// Whether the tasks that a dependency names ended as it needs, on that engine if one is given.

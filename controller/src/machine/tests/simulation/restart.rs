@@ -14,6 +14,9 @@ use crate::journal;
 /// How long a message may be missed before its client is told: as the machine says, and a moment for the shell.
 const MISSED_TIME: Micros = 2 * SECOND + MILLISECOND;
 
+/// What was said so shortly before a kill is said again: as the machine says, and a moment for the shell.
+const SAID_AGAIN_TIME: Micros = 25 * MILLISECOND;
+
 /// How long a reply waits for a client that has not come back (as `shell/returning.rs`).
 const HOLD_TIME: Micros = 30 * SECOND;
 
@@ -34,6 +37,14 @@ pub(super) struct Restarts {
     /// Messages that must be told lost, since when.
     missing: BTreeMap<MsgId, Micros>,
     told_lost: BTreeSet<MsgId>,
+    /// When answers were given to connections last.
+    said: BTreeMap<MsgId, Micros>,
+    /// How many replies this life of the controller has said.
+    said_count: u64,
+    /// Tasks that were to be aborted when the controller knew of it.
+    pub(super) aborted: BTreeSet<MsgId>,
+    /// What is lost now is lost with the controller.
+    is_killed: bool,
 }
 
 /// Which messages of a client have come.
@@ -132,10 +143,12 @@ impl World {
             process.disturbed_until = process.disturbed_until.max(up_at + 4 * SECOND);
         }
         self.outbox.0.clear();
+        self.restarts.is_killed = true;
         for held in std::mem::take(&mut self.restarts.held) {
             self.on_down_lost(Peer::Client(held.client), held.parcel);
         }
         self.cut_what_is_under_way(&mut draw);
+        self.restarts.is_killed = false;
         let mut broken = vec![];
         for (peer, socket, link) in self.links.iter_mut().filter(|(_, _, link)| link.is_up) {
             link.is_up = false;
@@ -195,6 +208,7 @@ impl World {
         let now = self.now;
         self.restarts.missing.values_mut().for_each(|since| *since = now);
         self.forget_reference();
+        self.restarts.said_count = 0;
         let mut effects = vec![];
         let (settings, changes) = (self.plan.settings.clone(), self.restarts.read_back());
         self.controller = Controller::restore(self.instant(), settings, changes, &mut effects);
@@ -210,6 +224,9 @@ impl World {
     pub(super) fn take_in(&mut self, mut event: Event) {
         match &mut event {
             Event::Submitted(request) => {
+                if let Target::Control { aborted, .. } = &request.target {
+                    self.restarts.aborted.extend(aborted.iter().cloned());
+                }
                 let peer = peer_of(identity_of(&request.client));
                 let Peer::Client(client) = peer else { unreachable!("clients submit") };
                 request.client.address = Address::Connection(self.connection_of(client));
@@ -261,6 +278,53 @@ impl World {
     pub(super) fn check_missing(&self) {
         for (id, since) in &self.restarts.missing {
             assert!(since + MISSED_TIME > self.now, "{id} was lost, and its client is not told");
+        }
+    }
+
+    /// As `shell/departures.rs`: soon it is known that what is said now has left.
+    pub(super) fn mark_departures(&mut self, effects: &[Effect]) {
+        let said = effects.iter().filter(|effect| matches!(effect, Effect::Remember(Change::Said(_))));
+        let more = said.count() as u64;
+        if more > 0 {
+            self.restarts.said_count += more;
+            let (life, count) = (self.restarts.life, self.restarts.said_count);
+            let late = self.draw(&[22, self.scheduled]).between(50, 30 * MILLISECOND);
+            self.schedule(self.now + late, Happening::Departed { life, count });
+        }
+    }
+
+    pub(super) fn on_departed(&mut self, life: u32, count: u64) {
+        if life == self.restarts.life && !self.is_down() {
+            self.feed(Event::Departed { count });
+        }
+    }
+
+    /// An answer is given to a connection, or waits for it.
+    pub(super) fn note_said(&mut self, parcel: &Down) {
+        if let Down::Answer(id) | Down::Lost(id) = parcel {
+            self.restarts.said.insert(id.clone(), self.now);
+        }
+    }
+
+    /// Whether an answer that is lost now will be given again.
+    pub(super) fn is_said_again(&self, parcel: &Down) -> bool {
+        let parcel = if let Down::Again(parcel) = parcel { parcel } else { parcel };
+        let (Down::Answer(id) | Down::Lost(id)) = parcel else { return false };
+        let said = self.restarts.said.get(id);
+        self.restarts.is_killed && said.is_some_and(|said| said + SAID_AGAIN_TIME >= self.now)
+    }
+
+    /// A reply is given to a session that may have it, if that is here.
+    pub(super) fn answer_again(&mut self, client: &Client, parcel: Down) {
+        self.count("replies said again");
+        self.note_said(&parcel);
+        let Address::Session(session) = &client.address else { panic!("{parcel:?} is for no session") };
+        let peer = Peer::Client(session.as_str()[1..].parse().expect("c<number>"));
+        let (socket, parcel) = (Socket::Channel(client.channel), Down::Again(Box::new(parcel)));
+        if self.links.is_up(peer, socket) {
+            self.send_down(peer, socket, parcel);
+        } else {
+            self.on_down_lost(peer, parcel);
         }
     }
 

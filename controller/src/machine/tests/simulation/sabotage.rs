@@ -16,16 +16,19 @@ pub(super) enum Sabotage {
     DelayRequest,
     /// Clients are not told of a loss.
     HideLoss,
+    /// What may have been lost with a killed controller is not said again.
+    ForgetRepeats,
 }
 
 impl Sabotage {
-    pub(super) const ALL: [Sabotage; 6] = [
+    pub(super) const ALL: [Sabotage; 7] = [
         Sabotage::DropAnswer,
         Sabotage::RepeatAnswer,
         Sabotage::MisdirectAnswer,
         Sabotage::DropRequest,
         Sabotage::DelayRequest,
         Sabotage::HideLoss,
+        Sabotage::ForgetRepeats,
     ];
 }
 
@@ -44,6 +47,11 @@ impl Saboteur {
     }
 
     pub(super) fn meddle(&mut self, effects: &mut Vec<Effect>) {
+        if self.sabotage == Sabotage::ForgetRepeats {
+            // Any of them: most have arrived, and nobody misses those.
+            effects.retain(|effect| !matches!(effect, Effect::Repeat { .. }));
+            return;
+        }
         if self.delayed.is_some() && effects.iter().any(is_request) {
             effects.extend(self.delayed.take());
         }
@@ -55,6 +63,7 @@ impl Saboteur {
             Sabotage::HideLoss => {
                 matches!(effect, Effect::Publish { msg_type: "unregistration_notification", .. })
             }
+            Sabotage::ForgetRepeats => false,
         };
         let Some(place) = effects.iter().position(suits) else { return };
         self.passed += 1;
@@ -72,6 +81,7 @@ impl Saboteur {
                 }
                 _ => unreachable!("it is an answer"),
             },
+            Sabotage::ForgetRepeats => unreachable!("it has no place"),
             Sabotage::DelayRequest => self.delayed = Some(effects.remove(place)),
         }
     }

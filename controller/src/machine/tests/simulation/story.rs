@@ -41,6 +41,7 @@ pub(super) fn event(event: &Event) -> String {
             format!("{} asks {}: {query:?}", text(client), id_of(header))
         }
         Event::Resubmitted { requests, .. } => format!("{} requests are resubmitted", requests.len()),
+        Event::Departed { count } => format!("{count} replies have left"),
         Event::Deadline => "deadline".to_owned(),
     }
 }
@@ -89,6 +90,8 @@ pub(super) fn effect(effect: &Effect) -> String {
             let name = content["ename"].as_str().or(content["status"].as_str()).unwrap_or_default();
             format!("answer {}: {name} {}", id_of(parent), content["evalue"].as_str().unwrap_or_default())
         }
+        Effect::Repeat { message, .. } => format!("answer {} again", id_of(&message.parent_header)),
+        Effect::Idle { parent, .. } => format!("idle after {}", id_of(parent)),
         Effect::Answer { msg_type, content, .. } => format!("{msg_type} {content}"),
         Effect::AnswerStatus { .. } => "cluster status".to_owned(),
         Effect::Publish { msg_type, content, .. } => format!("publish {msg_type} {content}"),

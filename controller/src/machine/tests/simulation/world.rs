@@ -114,6 +114,11 @@ pub(super) enum Happening {
     },
     /// The shell tries to send what it could not.
     Retry,
+    /// So many of the replies of a controller's life have left it.
+    Departed {
+        life: u32,
+        count: u64,
+    },
     /// A controller goes on where another one was killed.
     Restarted,
 }
@@ -299,6 +304,7 @@ impl World {
                 }
             }
             Happening::Retry => self.retry(),
+            Happening::Departed { life, count } => self.on_departed(life, count),
             Happening::Restarted => self.restart_controller(),
         }
     }
@@ -424,7 +430,15 @@ impl World {
     pub(super) fn on_down_lost(&mut self, peer: Peer, parcel: Down) {
         self.tell(|| format!("lost on the way to {peer:?}: {parcel:?}"));
         self.count("messages lost on their way out");
+        if self.is_said_again(&parcel) {
+            return;
+        }
         match (peer, parcel) {
+            (_, Down::Again(parcel)) => match *parcel {
+                Down::Lost(id) => self.ledger.excuse_request(&id),
+                Down::Answer(id) => self.ledger.excuse(&id),
+                _ => {}
+            },
             (_, Down::Answer(id)) => self.ledger.excuse(&id),
             (_, Down::Lost(id)) => self.ledger.excuse_request(&id),
             (Peer::Engine(number), Down::Request(delivery)) => {
@@ -441,7 +455,7 @@ impl World {
             return;
         }
         let words = self.story.is_some().then(|| story::event(&event));
-        let is_routine = matches!(event, Event::Deadline | Event::Beat { .. });
+        let is_routine = matches!(event, Event::Deadline | Event::Beat { .. } | Event::Departed { .. });
         self.note_event(&event);
         let now = self.instant();
         let mut effects = vec![];
@@ -471,6 +485,7 @@ impl World {
     pub(super) fn perform_all(&mut self, effects: Vec<Effect>) {
         if self.plan.has_restarts {
             self.restarts.write_down(&effects);
+            self.mark_departures(&effects);
         }
         for effect in effects {
             self.perform(effect);
@@ -551,6 +566,8 @@ impl World {
         match effect {
             Effect::Forward { channel, engine, task, message } => {
                 let header: Header = serde_json::from_slice(&message.header).expect("a header");
+                let is_aborted = channel == Channel::Task && self.restarts.aborted.contains(&header.msg_id);
+                assert!(!is_aborted, "{} goes to {engine}, but was aborted", header.msg_id);
                 self.deliver(&engine, channel, task, header, message.header);
             }
             Effect::Share { engine, task, header, .. } => {
@@ -576,13 +593,17 @@ impl World {
                     self.count("tasks aborted while they waited");
                 }
                 let id = id_of(&parent);
-                if content["evalue"].as_str().is_some_and(|words| words.starts_with("the request was lost")) {
-                    self.note_told_lost(&id);
-                    self.answer(&client, Down::Lost(id));
-                } else {
-                    self.answer(&client, Down::Answer(id));
+                let parcel = answer_in(id, &content);
+                if let Down::Lost(id) = &parcel {
+                    self.note_told_lost(id);
                 }
+                self.answer(&client, parcel);
             }
+            Effect::Repeat { client, message, .. } => {
+                let content = serde_json::from_slice(&message.content).expect("an object");
+                self.answer_again(&client, answer_in(id_of(&message.parent_header), &content));
+            }
+            Effect::Idle { .. } => {}
             Effect::Answer { to, parent, content, .. } => match peer_of(&to) {
                 Peer::Client(_) => self.send_to_client(&to, Socket::Hub, Down::Answer(id_of(&parent))),
                 peer @ Peer::Engine(first) => {
@@ -627,7 +648,6 @@ impl World {
     }
 
     fn probe(&mut self, engine: &EngineUuid, channel: Channel, task: TaskId) {
-        assert!(self.restarts.life > 0, "{engine} is asked after its tasks, but nothing can be lost");
         self.count("probes");
         let header = super::super::header(PROBE, "execute_request");
         let frame = Bytes::from(serde_json::to_vec(&header).expect("plain data"));
@@ -675,6 +695,7 @@ impl World {
     }
 
     fn answer(&mut self, client: &Client, parcel: Down) {
+        self.note_said(&parcel);
         let socket = Socket::Channel(client.channel);
         match &client.address {
             Address::Connection(identity) => self.send_to_client(identity, socket, parcel),
@@ -755,6 +776,7 @@ impl World {
         let misses_messages = self.controller.hub.sessions.next_deadline().is_some();
         self.pending == 0
             && !misses_messages
+            && self.controller.repeats.next_deadline().is_none()
             && self.controller.balanced.next_timeout().is_none()
             && self.unrest().is_empty()
     }
@@ -828,6 +850,11 @@ impl World {
         while !self.has_exited {
             assert!(self.advance(end), "the controller does not end; {told} engines were told to");
         }
+        assert_eq!(self.controller.unanswered(), 0, "requests are left behind");
+        if let Some(reference) = &self.reference {
+            let owed = reference.ledger.owed();
+            assert!(owed.is_empty(), "never answered by the controller: {owed:?}");
+        }
     }
 
     /// A stream of random numbers for one purpose of this run.
@@ -836,6 +863,12 @@ impl World {
         parts.extend_from_slice(purpose);
         Generator::of(&parts)
     }
+}
+
+/// What a reply is to its client.
+fn answer_in(id: MsgId, content: &Json) -> Down {
+    let words = content["evalue"].as_str().unwrap_or_default();
+    if words.starts_with("the request was lost") { Down::Lost(id) } else { Down::Answer(id) }
 }
 
 /// The number in an engine's uuid, `e<number>`.

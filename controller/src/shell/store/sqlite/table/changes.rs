@@ -41,18 +41,10 @@ impl Table {
                     params![anew.as_str(), msg_id.as_str()],
                 )
                 .map(drop),
-            Change::Shared { .. }
-            | Change::Gathered { .. }
-            | Change::Returned { .. }
-            | Change::Asked { .. }
-            | Change::Told { .. }
-            | Change::Noted { .. }
-            | Change::Missed { .. }
-            | Change::Ended { .. }
-            | Change::Joined { .. }
-            | Change::Joining { .. }
-            | Change::Expected { .. }
-            | Change::Left { .. } => Ok(()),
+            other => {
+                debug_assert!(!other.is_recorded(), "a change of records is forgotten: {other:?}");
+                Ok(())
+            }
         }
     }
 
