@@ -139,8 +139,7 @@ mod tests {
     fn whenever_something_happened_the_wait_begins_anew() {
         let start = Instant::now();
         let mut backoff = Backoff::new(start, None);
-        let mut at =
-            |micros, steps, spin| backoff.pause(start + Duration::from_micros(micros), steps, spin);
+        let mut at = |micros, steps, spin| backoff.pause(start + Duration::from_micros(micros), steps, spin);
         assert_eq!(at(1_000, 0, SPIN), Pause::Sleep(Duration::from_micros(50)));
         assert_eq!(at(400, 0, SPIN_TOGETHER), Pause::Yield);
         assert_eq!(at(5_000, 0, SPIN_TOGETHER), Pause::Sleep(Duration::from_micros(50)));

@@ -55,9 +55,9 @@ impl ErrorCodes {
             Failure::Interrupted(_) | Failure::Comm(CommError::Interrupted { .. }) => self.interrupted,
             Failure::Comm(CommError::Mpi { code, .. }) => return *code,
             Failure::Comm(CommError::Broken { .. }) => self.broken,
-            Failure::Comm(CommError::Mismatch { .. } | CommError::LeftBehind { .. } | CommError::Invalid { .. }) => {
-                self.disagreed
-            }
+            Failure::Comm(
+                CommError::Mismatch { .. } | CommError::LeftBehind { .. } | CommError::Invalid { .. },
+            ) => self.disagreed,
         };
         // Without its text the code says what kind of failure it was.
         let _ = describe(code, &failure.text());

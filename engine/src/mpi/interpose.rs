@@ -193,7 +193,8 @@ unsafe extern "C" fn MPI_Recv(
         return unsafe { ffi::PMPI_Recv(buffer, count, datatype, from, tag, comm, status) };
     };
     // SAFETY: the caller's own arguments, which are valid until this returns.
-    let start = |request: *mut _| unsafe { ffi::PMPI_Irecv(buffer, count, datatype, from, tag, comm, request) };
+    let start =
+        |request: *mut _| unsafe { ffi::PMPI_Irecv(buffer, count, datatype, from, tag, comm, request) };
     // SAFETY: MPI sets the request of a message that it has started.
     unsafe {
         let start = || Ok(UserMessages::new(Some(started(start)?), None, status));
@@ -220,8 +221,18 @@ unsafe extern "C" fn MPI_Sendrecv(
         // SAFETY: the caller's own arguments.
         return unsafe {
             ffi::PMPI_Sendrecv(
-                send, send_count, send_type, to, send_tag, receive, receive_count, receive_type, from, receive_tag,
-                comm, status,
+                send,
+                send_count,
+                send_type,
+                to,
+                send_tag,
+                receive,
+                receive_count,
+                receive_type,
+                from,
+                receive_tag,
+                comm,
+                status,
             )
         };
     };
@@ -329,10 +340,8 @@ waits! {
 /// Whether code that is loaded into this program finds these functions before MPI's own. Names them too, so that no
 /// linker takes them for unused.
 pub(super) fn are_found() -> bool {
-    let ours: [(&std::ffi::CStr, *const c_void); 2] = [
-        (c"MPI_Allreduce", MPI_Allreduce as *const c_void),
-        (c"MPI_Wait", MPI_Wait as *const c_void),
-    ];
+    let ours: [(&std::ffi::CStr, *const c_void); 2] =
+        [(c"MPI_Allreduce", MPI_Allreduce as *const c_void), (c"MPI_Wait", MPI_Wait as *const c_void)];
     ours.into_iter().all(|(name, function)| {
         // SAFETY: a name that ends with a zero.
         let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };

@@ -88,7 +88,12 @@ impl World {
             // SAFETY: MPI is initialised; both functions are what MPI asks for (MPI 3.1, section 6.7.2).
             unsafe {
                 let extra = std::ptr::null_mut();
-                check(ffi::PMPI_Comm_create_keyval(Some(copy_nothing), Some(mark_freed), &mut keyval, extra))?;
+                check(ffi::PMPI_Comm_create_keyval(
+                    Some(copy_nothing),
+                    Some(mark_freed),
+                    &mut keyval,
+                    extra,
+                ))?;
             }
             let calls = UserCalls { keyval, codes: ErrorCodes::new()? };
             self.user_calls.set(calls).expect("empty: looked at above");
@@ -97,7 +102,9 @@ impl World {
                 self.give_circle(unsafe { ffi::RSMPI_COMM_WORLD }, OWN)?;
             }
             if !super::interpose::are_found() {
-                tracing::warn!("MPI calls of libraries cannot be interrupted: this program does not export its own");
+                tracing::warn!(
+                    "MPI calls of libraries cannot be interrupted: this program does not export its own"
+                );
             }
             WORLD.set(Rc::downgrade(self));
         }
