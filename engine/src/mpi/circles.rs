@@ -107,11 +107,14 @@ impl Circles {
     pub(super) fn retire(&mut self) -> Result<(), MpiError> {
         let freed = std::mem::take(&mut *FREED.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for id in freed.into_iter().filter(|&id| id != OWN) {
-            self.retired.extend(self.table.get_mut(id).and_then(Option::take));
+            if let Some(mut circle) = self.table.get_mut(id).and_then(Option::take) {
+                circle.rounds.leave(&circle.fabric)?;
+                self.retired.push(circle);
+            }
         }
         for mut circle in std::mem::take(&mut self.retired) {
             circle.tidy()?;
-            if circle.rounds.is_quiet() {
+            if circle.rounds.is_over() {
                 circle.fabric.rounds.free()?;
             } else {
                 self.retired.push(circle);
