@@ -76,6 +76,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
+    #[expect(clippy::missing_transmute_annotations, reason = "the fields say the types")]
     pub(crate) fn load(folder: &Path) -> Kernel {
         let path =
             CString::new(folder.join(LIBRARY).to_str().expect("a temporary folder")).expect("no zeros");
@@ -226,9 +227,9 @@ pub(crate) fn a_library_that_makes_communicators(rank: &Rank) {
     let kernel = &rank.kernel;
     for way in 0..5 {
         let made = kernel.make(way).expect("made");
-        for which in 0..COLLECTIVES.len() {
+        for (which, name) in COLLECTIVES.into_iter().enumerate() {
             let done = kernel.collective(which, made, 0, 10, way);
-            assert_eq!(done, Ok(()), "{} on communicator {way}", COLLECTIVES[which]);
+            assert_eq!(done, Ok(()), "{name} on communicator {way}");
         }
         if rank.size > 1 {
             interrupt_all_but_the_last(rank, &format!("communicator {way}"), || {
@@ -246,8 +247,8 @@ pub(crate) fn a_library_that_makes_communicators(rank: &Rank) {
     // Making one is a call like others.
     interrupt_all_but_the_last(rank, "a split", || kernel.split(kernel.world, 0, 0).map(drop));
     let halves = kernel.split(kernel.world, rank.rank % 2, 0).expect("halves");
-    for which in 0..COLLECTIVES.len() {
-        assert_eq!(kernel.collective(which, halves, 0, 10, which), Ok(()), "{}", COLLECTIVES[which]);
+    for (which, name) in COLLECTIVES.into_iter().enumerate() {
+        assert_eq!(kernel.collective(which, halves, 0, 10, which), Ok(()), "{name}");
     }
     // One that was left with rounds in it.
     let made = kernel.make(0).expect("made");
