@@ -32,6 +32,10 @@ struct Typed {
     #[arg(long, value_name = "N", requires = "mpi")]
     expect_size: Option<usize>,
 
+    /// What becomes of the blocking MPI calls that user code makes itself (mpi4py, C libraries); the same on every rank
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = MpiCalls::Interruptible)]
+    mpi_calls: MpiCalls,
+
     /// The profile whose controller to join
     #[arg(long, value_name = "NAME", help_heading = "Which controller")]
     profile: Option<String>,
@@ -129,6 +133,15 @@ impl std::str::FromStr for Seconds {
     }
 }
 
+/// What becomes of user code's own blocking MPI calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MpiCalls {
+    /// An interrupt ends them, and different calls are an error; a collective costs two small all-reduces more
+    Interruptible,
+    /// They go to MPI as they are, and wait until all ranks come
+    Direct,
+}
+
 /// What the command line means.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -138,6 +151,8 @@ pub struct Settings {
     pub python: Option<Option<PathBuf>>,
     /// How many ranks that must have.
     pub expect_size: Option<usize>,
+    /// What becomes of user code's own MPI calls.
+    pub mpi_calls: MpiCalls,
     /// Where the connection file is looked for.
     pub profile: ProfileOptions,
     /// The connection file itself.
@@ -270,6 +285,7 @@ impl Typed {
             mpi: self.mpi,
             python: self.python,
             expect_size: self.expect_size,
+            mpi_calls: self.mpi_calls,
             profile: ProfileOptions {
                 ipython_dir: self.ipython_dir,
                 profile: self.profile,
@@ -386,6 +402,14 @@ mod tests {
         assert!(said(&["--version"]).contains("libzmq 4.3.4"));
         assert!(!said(&["-V"]).contains("libzmq"));
         assert!(said(&["--help-all"]).contains("--IPEngine.max_heartbeat_misses"));
+    }
+
+    #[test]
+    fn user_codes_mpi_calls_are_interruptible_unless_told_otherwise() {
+        assert_eq!(settings(&[]).unwrap().mpi_calls, MpiCalls::Interruptible);
+        assert_eq!(settings(&["--mpi-calls=direct"]).unwrap().mpi_calls, MpiCalls::Direct);
+        assert!(said(&["--mpi-calls=never"]).contains("interruptible"));
+        assert!(said(&["--help"]).contains("costs two small all-reduces"));
     }
 
     #[test]

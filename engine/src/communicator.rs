@@ -84,6 +84,8 @@ pub enum Operation {
     Send,
     /// `recv(from)`
     Receive,
+    /// A call of MPI that user code makes itself; the name is MPI's.
+    Mpi(&'static str),
 }
 
 impl Operation {
@@ -101,6 +103,7 @@ impl Operation {
             Operation::AllToAll => "alltoall",
             Operation::Send => "send",
             Operation::Receive => "recv",
+            Operation::Mpi(name) => name,
         }
     }
 }

@@ -52,6 +52,9 @@
 mod backoff;
 mod ballot;
 mod calls;
+mod circles;
+mod codes;
+mod interpose;
 mod job;
 pub mod launch;
 mod memory;
@@ -59,8 +62,9 @@ mod messages;
 mod round;
 mod rounds;
 mod transfer;
+mod user_calls;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -68,13 +72,15 @@ use mpi::Threading;
 use mpi::environment::Universe;
 use protocol::value::DType;
 
-use self::backoff::{Backoff, Pause};
+use self::backoff::{Backoff, Pause, SPIN, SPIN_TOGETHER};
 use self::calls::{BallotBox, Comm, MpiError};
+use self::circles::{Circle, CircleId, Circles, OWN};
 use self::job::Job;
 use self::memory::Source;
 use self::messages::{Messages, PIECE_BYTES_MAX, ReceiveError, UNRECEIVED_MAX};
 use self::round::Verdict;
-use self::rounds::{ABANDONED_MAX, Rounds};
+use self::rounds::ABANDONED_MAX;
+use self::user_calls::UserCalls;
 use crate::arguments::{
     as_rows, check_axes, check_peer, check_reduction, check_root, check_tag, invalid, root_array,
 };
@@ -88,6 +94,10 @@ use crate::wait_status::WaitStatus;
 
 /// How long an interrupted rank waits for peers that are known to be in the same step.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// How long an interrupted call of user code waits for an operation that all ranks are in: it ends by itself
+/// unless a rank was stopped, or their counts differ.
+const TRANSFER_GRACE: Duration = Duration::from_secs(30);
 
 /// How long an interrupted rank listens for who else is in its round.
 const ROLL_CALL: Duration = Duration::from_millis(30);
@@ -151,8 +161,7 @@ struct Fabric {
 
 #[derive(Debug)]
 struct State {
-    fabric: Fabric,
-    rounds: Rounds,
+    circles: Circles,
     messages: Messages,
     loopback: Loopback,
     cell: i64,
@@ -176,6 +185,8 @@ pub struct World {
     status: WaitStatus,
     idle_hook: RefCell<Option<Box<dyn FnMut()>>>,
     in_call: Cell<bool>,
+    /// What MPI calls of user code need, if they are taken over.
+    user_calls: OnceCell<UserCalls>,
     /// See [`Backoff::crowded_until`].
     crowded_until: Cell<Option<Instant>>,
     universe: Option<Universe>,
@@ -211,9 +222,9 @@ impl World {
         let messages = Messages::new(Comm::duplicate_world()?);
         let ballots = BallotBox::new()?;
         wake_up_on_time();
+        let fabric = Fabric { rounds, ballots, rank, size, piece_bytes: PIECE_BYTES };
         let state = State {
-            fabric: Fabric { rounds, ballots, rank, size, piece_bytes: PIECE_BYTES },
-            rounds: Rounds::new(size),
+            circles: Circles::new(Circle::new(fabric)),
             messages,
             loopback: Loopback::default(),
             cell: 0,
@@ -231,6 +242,7 @@ impl World {
             status: WaitStatus::default(),
             idle_hook: RefCell::new(None),
             in_call: Cell::new(false),
+            user_calls: OnceCell::new(),
             crowded_until: Cell::new(None),
             universe: Some(universe),
             _only_on_this_thread: PhantomData,
@@ -251,12 +263,12 @@ impl World {
     /// engine that is idle: peers may wait for it.
     pub fn progress(&self) -> bool {
         let mut state = self.state().borrow_mut();
-        state.broken.is_none() && state.tidy(Operation::Barrier).is_ok() && state.rounds.is_busy()
+        state.broken.is_none() && state.tidy_all(Operation::Barrier).is_ok() && state.circles.is_any_busy()
     }
 
     /// How many bytes one MPI call moves at most. The same on every rank, and between two calls.
     pub fn set_piece_bytes(&self, bytes: usize) {
-        self.state().borrow_mut().fabric.piece_bytes = bytes.clamp(1, PIECE_BYTES_MAX);
+        self.state().borrow_mut().circles[OWN].fabric.piece_bytes = bytes.clamp(1, PIECE_BYTES_MAX);
     }
 
     /// # Collective
@@ -265,12 +277,12 @@ impl World {
     pub fn bare_all_reduces(&self, calls: usize) -> Result<Vec<Duration>, CommError> {
         let operation = Operation::AllReduce;
         let _in_call = self.enter_call(operation)?;
-        self.settle(operation)?;
+        self.settle(OWN, operation)?;
         let mut durations = Vec::with_capacity(calls);
         for _ in 0..calls {
             let started = Instant::now();
             let mut state = self.state().borrow_mut();
-            let summed = state.fabric.bare_sum(1.0);
+            let summed = state.circles[OWN].fabric.bare_sum(1.0);
             state.guard(operation, summed)?;
             durations.push(started.elapsed());
         }
@@ -308,14 +320,16 @@ impl World {
                 }
             }
             let quiet = self.wait(Operation::Barrier, |state, late| {
-                state.tidy(Operation::Barrier)?;
-                Ok((late || state.rounds.is_quiet()).then_some(state.rounds.is_quiet()))
+                state.tidy(OWN, Operation::Barrier)?;
+                let is_quiet = state.circles[OWN].rounds.is_quiet();
+                Ok((late || is_quiet).then_some(is_quiet))
             })?;
             if !quiet {
                 return Err(FinalizeError::PeersAbsent(patience));
             }
         }
-        let State { fabric, messages, .. } = self.state.take().expect("taken here only").into_inner();
+        let State { circles, messages, .. } = self.state.take().expect("taken here only").into_inner();
+        let fabric = circles.into_own().fabric; // MPI frees the others.
         let freed = fabric.rounds.free().and_then(|()| fabric.ballots.free()).and_then(|()| {
             match messages.into_comm() {
                 Ok(comm) => comm.free(),
@@ -344,17 +358,21 @@ impl World {
 
     /// Makes a collective call: rounds, until one of them ends it.
     fn collective(&self, job: Job) -> Result<Option<Array>, CommError> {
+        let _in_call = self.enter_call(job.operation())?;
+        let result = self.rounds(OWN, &job)?;
+        self.state().borrow_mut().completed += 1;
+        Ok(result)
+    }
+
+    /// Enters rounds until one of them ends the call.
+    fn rounds(&self, at: CircleId, job: &Job) -> Result<Option<Array>, CommError> {
         let operation = job.operation();
-        let _in_call = self.enter_call(operation)?;
-        self.settle(operation)?;
+        self.settle(at, operation)?;
         self.state().borrow_mut().entered += 1;
         loop {
-            self.state().borrow_mut().enter_round(job.clone())?;
-            match self.round(operation)? {
-                Verdict::Done(result) => {
-                    self.state().borrow_mut().completed += 1;
-                    return Ok(result);
-                }
+            self.state().borrow_mut().enter_round(at, job.clone())?;
+            match self.round(at, job)? {
+                Verdict::Done(result) => return Ok(result),
                 Verdict::Again if self.is_interrupted() => {
                     return Err(CommError::Interrupted { operation, missing: Vec::new() });
                 }
@@ -374,34 +392,39 @@ impl World {
     }
 
     /// Waits for the end of the current round, or leaves it.
-    fn round(&self, operation: Operation) -> Result<Verdict, CommError> {
+    fn round(&self, at: CircleId, job: &Job) -> Result<Verdict, CommError> {
+        let operation = job.operation();
         enum End {
             Over(Verdict),
             LeftAlone,
             Left { round: u64 },
         }
         let mut interrupted_at = None;
-        let end = self.wait(operation, |state, interrupted| {
-            if let Some(verdict) = state.drive(operation, interrupted)? {
+        let end = self.wait_at(at, None, operation, |state, interrupted| {
+            if let Some(verdict) = state.drive(at, operation, interrupted)? {
                 return Ok(Some(End::Over(verdict)));
             }
             if !interrupted {
                 return Ok(None);
             }
-            if state.rounds.is_voting() {
-                return state.abandon(operation).map(|round| Some(End::Left { round }));
+            if state.circles[at].rounds.is_voting() {
+                return state.abandon(at, operation).map(|round| Some(End::Left { round }));
             }
-            let at = *interrupted_at.get_or_insert_with(Instant::now);
-            Ok((at.elapsed() >= GRACE).then_some(End::LeftAlone))
+            let waited = interrupted_at.get_or_insert_with(Instant::now).elapsed();
+            if !job.is_users() {
+                return Ok((waited >= GRACE).then_some(End::LeftAlone));
+            }
+            // What follows would be an operation on user memory, which the peers may have posted already.
+            if waited >= TRANSFER_GRACE { Err(state.break_down(stopped(operation))) } else { Ok(None) }
         })?;
         match end {
             End::Over(verdict) => Ok(verdict),
             End::LeftAlone => Err(CommError::Interrupted { operation, missing: Vec::new() }),
             End::Left { round } => {
                 let asked = Instant::now();
-                let missing = self.wait(operation, |state, _| {
-                    state.tidy(operation)?;
-                    let missing = state.rounds.missing(round);
+                let missing = self.wait_at(at, None, operation, |state, _| {
+                    state.tidy(at, operation)?;
+                    let missing = state.circles[at].rounds.missing(round);
                     Ok((missing.is_empty() || asked.elapsed() >= ROLL_CALL).then_some(missing))
                 })?;
                 Err(CommError::Interrupted { operation, missing })
@@ -410,28 +433,28 @@ impl World {
     }
 
     /// Brings a round to its end that an interrupt has left after all had committed themselves.
-    fn settle(&self, operation: Operation) -> Result<(), CommError> {
+    fn settle(&self, at: CircleId, operation: Operation) -> Result<(), CommError> {
         {
             let mut state = self.state().borrow_mut();
             state.check_usable()?;
-            if state.rounds.is_quiet() {
+            if state.circles[at].rounds.is_quiet() {
                 return Ok(());
             }
-            state.tidy(operation)?;
-            if state.rounds.is_full() {
+            state.tidy(at, operation)?;
+            if state.circles[at].rounds.is_full() {
                 let reason = format!(
                     "{ABANDONED_MAX} interrupted calls still wait for ranks that never came; let those ranks \
                      finish, or restart the engines"
                 );
                 return Err(invalid(operation, reason));
             }
-            if !state.rounds.is_busy() {
+            if !state.circles[at].rounds.is_busy() {
                 return Ok(());
             }
         }
-        let settled = self.wait(operation, |state, interrupted| {
-            state.tidy(operation)?;
-            Ok((interrupted || !state.rounds.is_busy()).then_some(!interrupted))
+        let settled = self.wait_at(at, None, operation, |state, interrupted| {
+            state.tidy(at, operation)?;
+            Ok((interrupted || !state.circles[at].rounds.is_busy()).then_some(!interrupted))
         })?;
         if settled { Ok(()) } else { Err(CommError::Interrupted { operation, missing: Vec::new() }) }
     }
@@ -440,6 +463,18 @@ impl World {
     /// was interrupted, and ends the wait itself.
     fn wait<T>(
         &self,
+        operation: Operation,
+        look: impl FnMut(&mut State, bool) -> Result<Option<T>, CommError>,
+    ) -> Result<T, CommError> {
+        self.wait_at(OWN, None, operation, look)
+    }
+
+    /// As [`World::wait`], for something that happens in a circle. `spin`: for how long to look without sleeping;
+    /// as the circle's round needs it if nothing is said.
+    fn wait_at<T>(
+        &self,
+        at: CircleId,
+        spin: Option<Duration>,
         operation: Operation,
         mut look: impl FnMut(&mut State, bool) -> Result<Option<T>, CommError>,
     ) -> Result<T, CommError> {
@@ -452,15 +487,17 @@ impl World {
                 break answer;
             }
             let now = Instant::now();
-            let steps = state.rounds.steps().wrapping_add(state.messages.steps());
-            let pause = backoff.pause(now, steps, state.rounds.is_together());
+            let rounds = &state.circles[at].rounds;
+            let steps = rounds.steps().wrapping_add(state.messages.steps());
+            let spin = spin.unwrap_or(if rounds.is_together() { SPIN_TOGETHER } else { SPIN });
+            let pause = backoff.pause(now, steps, spin);
             drop(state);
             if let Pause::Sleep(_) = pause {
                 if !shown && backoff.is_worth_showing(now) {
                     shown = true;
                     self.show_wait(operation, backoff.since());
                 }
-                if let Err(error) = self.state().borrow_mut().serve_peers(operation) {
+                if let Err(error) = self.state().borrow_mut().serve_peers(at, operation) {
                     break Err(error);
                 }
                 if backoff.is_idle(now)
@@ -511,6 +548,14 @@ impl World {
         }
         Ok(Some(Source::of(root_array(operation, array)?)))
     }
+}
+
+/// What breaks the world when user memory cannot be given back.
+fn stopped(operation: Operation) -> String {
+    format!(
+        "{operation} was interrupted, and what all ranks were in did not end within {TRANSFER_GRACE:?}: a rank is \
+         stopped, or the ranks' counts differ"
+    )
 }
 
 /// A result that every rank gets.
@@ -571,35 +616,49 @@ impl State {
         })
     }
 
-    fn enter_round(&mut self, job: Job) -> Result<(), CommError> {
+    fn enter_round(&mut self, at: CircleId, job: Job) -> Result<(), CommError> {
         let operation = job.operation();
-        let entered = self.rounds.enter(&self.fabric, self.cell, job);
+        let entered = self.circles[at].enter(self.cell, job);
         self.guard(operation, entered)
     }
 
-    fn drive(&mut self, operation: Operation, interrupted: bool) -> Result<Option<Verdict>, CommError> {
-        let driven = self.rounds.drive(&self.fabric, interrupted);
+    fn drive(
+        &mut self,
+        at: CircleId,
+        operation: Operation,
+        interrupted: bool,
+    ) -> Result<Option<Verdict>, CommError> {
+        let driven = self.circles[at].drive(interrupted);
         self.guard(operation, driven)
     }
 
-    fn abandon(&mut self, operation: Operation) -> Result<u64, CommError> {
-        let round = self.rounds.abandon(&self.fabric);
+    fn abandon(&mut self, at: CircleId, operation: Operation) -> Result<u64, CommError> {
+        let round = self.circles[at].abandon();
         self.guard(operation, round)
     }
 
     /// What peers may wait for: reads and answers notices, lets buried messages go on.
-    fn serve_peers(&mut self, operation: Operation) -> Result<(), CommError> {
-        let tidied = self.rounds.tidy(&self.fabric);
+    fn serve_peers(&mut self, at: CircleId, operation: Operation) -> Result<(), CommError> {
+        let tidied = self.circles.tidy_some(at);
         self.guard(operation, tidied)?;
         self.messages.progress().map_err(|error| error.of(operation))
     }
 
     /// As [`State::serve_peers`]; and drives a round that was left after all had committed themselves.
-    fn tidy(&mut self, operation: Operation) -> Result<(), CommError> {
-        if let Some(Verdict::Done(_)) = self.drive(operation, true)? {
+    fn tidy(&mut self, at: CircleId, operation: Operation) -> Result<(), CommError> {
+        if let Some(Verdict::Done(_)) = self.drive(at, operation, true)? {
             self.completed += 1; // Its peers have completed it.
         }
-        self.serve_peers(operation)
+        self.serve_peers(at, operation)
+    }
+
+    /// As [`State::tidy`], in all circles.
+    fn tidy_all(&mut self, operation: Operation) -> Result<(), CommError> {
+        for at in self.circles.ids() {
+            self.tidy(at, operation)?;
+        }
+        let retired = self.circles.retire();
+        self.guard(operation, retired)
     }
 }
 
@@ -716,7 +775,8 @@ impl Communicator for World {
                     format!("{UNRECEIVED_MAX} interrupted sends were not received yet; receive them first");
                 return Err(invalid(operation, reason));
             }
-            let sent = state.messages.send(Source::of(array), to, tag, state.fabric.piece_bytes);
+            let piece_bytes = state.circles[OWN].fabric.piece_bytes;
+            let sent = state.messages.send(Source::of(array), to, tag, piece_bytes);
             sent.map_err(|error| error.of(operation))?
         };
         self.wait(operation, |state, interrupted| {
@@ -766,7 +826,7 @@ impl Communicator for World {
 impl State {
     /// Drives a round that was left, if there is one, while this rank waits for something else.
     fn keep_up(&mut self, operation: Operation) -> Result<(), CommError> {
-        if self.rounds.is_busy() { self.tidy(operation) } else { Ok(()) }
+        if self.circles[OWN].rounds.is_busy() { self.tidy(OWN, operation) } else { Ok(()) }
     }
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "world/checks.rs"]
 mod checks;
+#[path = "world/users.rs"]
+mod users;
 
 use std::io::Read;
 use std::path::Path;
@@ -60,6 +62,7 @@ fn run_ranks(ranks: usize) -> Result<String, String> {
     }
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let marks = tempfile::tempdir().map_err(|error| error.to_string())?;
+    users::compile(marks.path())?;
     let mut child = command
         .args(["-n", &ranks.to_string()])
         .arg(program)

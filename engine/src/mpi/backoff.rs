@@ -3,10 +3,16 @@
 use std::time::{Duration, Instant};
 
 /// Test and yield for as long as ranks that run on time may differ.
-const SPIN: Duration = Duration::from_micros(200);
+pub(super) const SPIN: Duration = Duration::from_micros(200);
 
 /// As [`SPIN`], while all ranks are known to work on the same transfer: MPI moves data only while it is called.
-const SPIN_TOGETHER: Duration = Duration::from_micros(500);
+pub(super) const SPIN_TOGETHER: Duration = Duration::from_micros(500);
+
+/// As [`SPIN_TOGETHER`], where the steps of the transfer cannot be seen: an operation on user memory.
+pub(super) const SPIN_UNSEEN: Duration = Duration::from_millis(100);
+
+/// As [`SPIN`], for a message of user code: it may be long, and its sender may have been late.
+pub(super) const SPIN_MESSAGE: Duration = Duration::from_millis(2);
 
 /// A yield that takes longer gave a whole time slice to a program that computes. Ranks that only wait for each
 /// other give the core back within microseconds.
@@ -71,15 +77,16 @@ impl Backoff {
         self.since
     }
 
-    /// What to do before looking again. `steps` counts what has happened so far; `together`: all ranks are here.
-    pub(super) fn pause(&mut self, now: Instant, steps: u64, together: bool) -> Pause {
+    /// What to do before looking again. `steps` counts what has happened so far; `spin`: how long not to sleep after
+    /// a step.
+    pub(super) fn pause(&mut self, now: Instant, steps: u64, spin: Duration) -> Pause {
         if steps != self.steps {
             self.steps = steps;
             self.quiet_since = now;
         }
         let waited = now.saturating_duration_since(self.quiet_since);
         let is_crowded = self.crowded_until.is_some_and(|until| now < until);
-        if !is_crowded && waited < if together { SPIN_TOGETHER } else { SPIN } {
+        if !is_crowded && waited < spin {
             return Pause::Yield;
         }
         let (_, shortest) = SLEEPS[SLEEPS.len() - 1];
@@ -120,7 +127,7 @@ mod tests {
     fn the_longer_the_wait_the_longer_the_sleeps() {
         let start = Instant::now();
         let mut backoff = Backoff::new(start, None);
-        let mut after = |micros| backoff.pause(start + Duration::from_micros(micros), 0, false);
+        let mut after = |micros| backoff.pause(start + Duration::from_micros(micros), 0, SPIN);
         assert_eq!(after(0), Pause::Yield);
         assert_eq!(after(199), Pause::Yield);
         assert_eq!(after(200), Pause::Sleep(Duration::from_micros(50)));
@@ -132,13 +139,12 @@ mod tests {
     fn whenever_something_happened_the_wait_begins_anew() {
         let start = Instant::now();
         let mut backoff = Backoff::new(start, None);
-        let mut at =
-            |micros, steps, together| backoff.pause(start + Duration::from_micros(micros), steps, together);
-        assert_eq!(at(1_000, 0, false), Pause::Sleep(Duration::from_micros(50)));
-        assert_eq!(at(400, 0, true), Pause::Yield);
-        assert_eq!(at(5_000, 0, true), Pause::Sleep(Duration::from_micros(50)));
-        assert_eq!(at(5_000, 1, false), Pause::Yield);
-        assert_eq!(at(5_300, 1, false), Pause::Sleep(Duration::from_micros(50)));
+        let mut at = |micros, steps, spin| backoff.pause(start + Duration::from_micros(micros), steps, spin);
+        assert_eq!(at(1_000, 0, SPIN), Pause::Sleep(Duration::from_micros(50)));
+        assert_eq!(at(400, 0, SPIN_TOGETHER), Pause::Yield);
+        assert_eq!(at(5_000, 0, SPIN_TOGETHER), Pause::Sleep(Duration::from_micros(50)));
+        assert_eq!(at(5_000, 1, SPIN), Pause::Yield);
+        assert_eq!(at(5_300, 1, SPIN), Pause::Sleep(Duration::from_micros(50)));
     }
 
     #[test]
@@ -151,9 +157,9 @@ mod tests {
         assert_eq!(backoff.crowded_until(), None);
         backoff.paused(Pause::Yield, after(10), after(13));
         let mut next = Backoff::new(after(14), backoff.crowded_until());
-        assert_eq!(next.pause(after(14), 0, true), Pause::Sleep(Duration::from_micros(50)));
+        assert_eq!(next.pause(after(14), 0, SPIN_TOGETHER), Pause::Sleep(Duration::from_micros(50)));
         let mut later = Backoff::new(after(214), backoff.crowded_until());
-        assert_eq!(later.pause(after(214), 0, false), Pause::Yield);
+        assert_eq!(later.pause(after(214), 0, SPIN), Pause::Yield);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl MpiError {
 
 pub(super) type Result<T> = std::result::Result<T, MpiError>;
 
-fn check(code: c_int) -> Result<()> {
+pub(super) fn check(code: c_int) -> Result<()> {
     if code == ffi::MPI_SUCCESS as c_int {
         return Ok(());
     }
@@ -154,12 +154,27 @@ impl Comm {
         let mut comm = MaybeUninit::uninit();
         // SAFETY: MPI is initialised (our caller holds the universe); every handle is a constant.
         let comm = unsafe {
-            check(ffi::MPI_Comm_dup(ffi::RSMPI_COMM_WORLD, comm.as_mut_ptr()))?;
+            check(ffi::PMPI_Comm_dup(ffi::RSMPI_COMM_WORLD, comm.as_mut_ptr()))?;
             comm.assume_init()
         };
         // SAFETY: the communicator was made just now.
         check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })?;
         Ok(Comm(comm))
+    }
+
+    /// A communicator of the members of another one, without its attributes: those are user code's, and copying
+    /// them would call it. Collective among the members.
+    pub(super) fn of_members(user: ffi::MPI_Comm) -> Result<Comm> {
+        let (mut group, mut comm) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        // SAFETY: our caller's communicator is valid; MPI sets what the next calls use.
+        unsafe {
+            check(ffi::PMPI_Comm_group(user, group.as_mut_ptr()))?;
+            let created = check(ffi::PMPI_Comm_create(user, group.assume_init(), comm.as_mut_ptr()));
+            check(ffi::PMPI_Group_free(group.as_mut_ptr()))?;
+            created?;
+            check(ffi::PMPI_Comm_set_errhandler(comm.assume_init(), ffi::RSMPI_ERRORS_RETURN))?;
+            Ok(Comm(comm.assume_init()))
+        }
     }
 
     /// Makes MPI return errors on the predefined communicators instead of ending the job.
@@ -457,8 +472,8 @@ impl Matched {
     }
 }
 
-/// The MPI type and operation of [`Ballot`]s.
-#[derive(Debug)]
+/// The MPI type and operation of [`Ballot`]s; copies are handles to the same.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct BallotBox {
     ballot: ffi::MPI_Datatype,
     merge: ffi::MPI_Op,

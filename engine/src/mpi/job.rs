@@ -46,6 +46,11 @@ pub(super) enum Job {
     AllToAll {
         array: Source,
     },
+    /// Of user code's own: what follows is an operation on its memory.
+    User {
+        name: &'static str,
+        root: Option<i32>,
+    },
 }
 
 impl Job {
@@ -60,7 +65,13 @@ impl Job {
             Job::Gather { .. } => Operation::Gather,
             Job::AllGather { .. } => Operation::AllGather,
             Job::AllToAll { .. } => Operation::AllToAll,
+            Job::User { name, .. } => Operation::Mpi(name),
         }
+    }
+
+    /// Whether the call's memory is user code's.
+    pub(super) fn is_users(&self) -> bool {
+        matches!(self, Job::User { .. })
     }
 
     /// This rank's ballot.
@@ -93,8 +104,11 @@ impl Job {
     fn signature(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         std::mem::discriminant(self).hash(&mut hasher);
+        if let Job::User { name, root } = self {
+            (name, root).hash(&mut hasher);
+        }
         let (root, op, kind) = match self {
-            Job::Barrier | Job::End => (None, None, None),
+            Job::Barrier | Job::End | Job::User { .. } => (None, None, None),
             Job::Broadcast { root, .. } | Job::Scatter { root, .. } => (Some(*root), None, None),
             Job::Reduce { array, op, root } => (Some(*root), Some(*op), Some(whole(array.array()))),
             Job::AllReduce { array, op } | Job::Scan { array, op } => {
@@ -129,6 +143,8 @@ impl Job {
             }
             Job::Gather { array, root } => format!("{name}({}, root {root})", kind(array)),
             Job::AllGather { array } | Job::AllToAll { array } => format!("{name}({})", kind(array)),
+            Job::User { name, root: None } => (*name).to_owned(),
+            Job::User { name, root: Some(root) } => format!("{name}(root {root})"),
         }
     }
 }
@@ -192,5 +208,15 @@ mod tests {
         );
         let array = Source::of(&Array::scalar(1i32));
         assert_eq!(Job::AllReduce { array, op: ReduceOp::Sum }.describe(), "allreduce(i32, sum)");
+        assert_eq!(Job::User { name: "MPI_Bcast", root: Some(1) }.describe(), "MPI_Bcast(root 1)");
+    }
+
+    #[test]
+    fn user_codes_calls_differ_by_name_and_root_only() {
+        let signature = |name, root| Job::User { name, root }.signature();
+        assert_eq!(signature("MPI_Bcast", Some(1)), signature("MPI_Bcast", Some(1)));
+        assert_ne!(signature("MPI_Bcast", Some(1)), signature("MPI_Bcast", Some(2)));
+        assert_ne!(signature("MPI_Barrier", None), signature("MPI_Allreduce", None));
+        assert_ne!(signature("MPI_Barrier", None), Job::Barrier.signature());
     }
 }

@@ -286,7 +286,7 @@ impl Round {
     fn plan_movement(&self, fabric: &Fabric, outcome: &Ballot, rows: Option<&[u64]>) -> Result<Next, String> {
         let start = |movement, result| Ok(Next::Move(Box::new(Transfer::new(movement, result, fabric))));
         match &self.job {
-            Job::Barrier | Job::End => Ok(Next::Finish(None)),
+            Job::Barrier | Job::End | Job::User { .. } => Ok(Next::Finish(None)),
             Job::Broadcast { array, root } => {
                 let (dtype, shape) = outcome.shape().ok_or("the root said nothing of its array")?;
                 let source = array.as_ref().filter(|_| *root == fabric.rank);

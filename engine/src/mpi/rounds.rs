@@ -16,8 +16,15 @@ const NOTICES_MAX: usize = 4096;
 /// The tag of notices on the communicator of the rounds, which carries no other messages.
 const NOTICE_TAG: i32 = 0;
 
-/// Says which rounds a rank has entered, and whether it wants to know the same of its reader.
+/// Says which rounds a rank has entered, and what follows from that: [`TELL`], [`ASK`] or [`GOODBYE`].
 type Notice = [u64; 2];
+
+/// Nothing.
+const TELL: u64 = 0;
+/// Its sender wants to know the same of its reader.
+const ASK: u64 = 1;
+/// It is the last one of its sender: the communicator is to be freed.
+const GOODBYE: u64 = 2;
 
 /// Requests point into it; it must not be dropped before they are complete.
 #[derive(Debug)]
@@ -31,6 +38,10 @@ pub(super) struct Rounds {
     /// The newest round that each rank is known to have entered.
     heard: Vec<u64>,
     notices: Vec<(Request, Box<Notice>)>,
+    /// Whether this rank has said goodbye.
+    is_leaving: bool,
+    /// The ranks that have.
+    gone: Vec<bool>,
 }
 
 impl Rounds {
@@ -41,6 +52,8 @@ impl Rounds {
             abandoned: VecDeque::new(),
             heard: vec![0; size],
             notices: Vec::new(),
+            is_leaving: false,
+            gone: vec![false; size],
         }
     }
 
@@ -99,7 +112,7 @@ impl Rounds {
         let number = round.number;
         self.abandoned.push_back(round.abandon(fabric)?);
         for peer in (0..fabric.size).filter(|&peer| peer != fabric.rank) {
-            self.notify(fabric, peer, true)?;
+            self.notify(fabric, peer, ASK)?;
         }
         Ok(number)
     }
@@ -137,20 +150,38 @@ impl Rounds {
                     return Ok(());
                 }
             }
-            let [entered, asks] = *notice;
+            let [entered, meaning] = *notice;
             self.heard[peer] = self.heard[peer].max(entered);
-            if asks != 0 {
-                self.notify(fabric, peer, false)?;
+            match meaning {
+                ASK if !self.is_leaving => self.notify(fabric, peer, TELL)?,
+                GOODBYE => self.gone[peer] = true,
+                _ => {}
             }
         }
         Ok(())
     }
 
-    fn notify(&mut self, fabric: &Fabric, peer: usize, ask: bool) -> Result<(), MpiError> {
+    /// No round will be entered any more: says goodbye to all ranks.
+    pub(super) fn leave(&mut self, fabric: &Fabric) -> Result<(), MpiError> {
+        for peer in (0..fabric.size).filter(|&peer| peer != fabric.rank) {
+            self.notify(fabric, peer, GOODBYE)?;
+        }
+        self.is_leaving = true;
+        self.gone[fabric.rank] = true;
+        Ok(())
+    }
+
+    /// Whether nothing is under way to this rank any more, so that the communicator can be freed: what came later
+    /// would be taken for a message on the communicator that MPI gives its number to next.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_quiet() && self.gone.iter().all(|&gone| gone)
+    }
+
+    fn notify(&mut self, fabric: &Fabric, peer: usize, meaning: u64) -> Result<(), MpiError> {
         if self.notices.len() >= NOTICES_MAX {
             return Ok(());
         }
-        let notice: Box<Notice> = Box::new([self.heard[fabric.rank], u64::from(ask)]);
+        let notice: Box<Notice> = Box::new([self.heard[fabric.rank], meaning]);
         // SAFETY: the notice is boxed and kept with its request until that is complete.
         let request =
             unsafe { fabric.rounds.send(notice.as_ptr().cast(), size_of::<Notice>(), peer, NOTICE_TAG)? };

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::mpi::World;
 
 use super::failure::Failure;
+#[cfg(feature = "mpi")]
+use crate::cli::MpiCalls;
 use crate::cli::Settings;
 use crate::communicator::{CommError, Communicator};
 use crate::control_plane::{broadcast_bytes, gather_bytes};
@@ -39,7 +41,10 @@ impl Place {
     #[cfg(feature = "mpi")]
     fn rank_of_a_job(settings: &Settings, interrupt: &Interrupt) -> Result<Place, Failure> {
         let world = World::init(settings.expect_size, interrupt.clone()).map_err(Failure::world)?;
-        Ok(Place::Rank(Rc::new(world)))
+        let world = Rc::new(world);
+        let interruptible = settings.mpi_calls == MpiCalls::Interruptible;
+        world.take_over_user_calls(interruptible).map_err(Failure::world)?;
+        Ok(Place::Rank(world))
     }
 
     #[cfg(not(feature = "mpi"))]

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -17,13 +18,17 @@ use engine::interrupt::Interrupt;
 use engine::mpi::World;
 use num_complex::Complex64;
 
+use super::users::{self, Kernel};
+
 /// A rank, and what the checks need.
-struct Rank {
-    world: World,
+pub(crate) struct Rank {
+    pub(crate) world: Rc<World>,
     interrupt: Interrupt,
-    rank: usize,
-    size: usize,
+    pub(crate) rank: usize,
+    pub(crate) size: usize,
     cell: Cell<i64>,
+    /// User code that calls MPI itself.
+    pub(crate) kernel: Kernel,
     /// Where ranks leave marks for each other: MPI itself is what is tested here.
     marks: PathBuf,
     marks_made: Cell<u32>,
@@ -31,7 +36,7 @@ struct Rank {
 
 type Check = (&'static str, fn(&Rank));
 
-const CHECKS: [Check; 19] = [
+const CHECKS: [Check; 28] = [
     ("reductions_are_elementwise_on_every_type", reductions_are_elementwise_on_every_type),
     ("movements_keep_order_types_and_shapes", movements_keep_order_types_and_shapes),
     ("wrong_arguments_are_errors_and_nothing_else", wrong_arguments_are_errors_and_nothing_else),
@@ -53,6 +58,18 @@ const CHECKS: [Check; 19] = [
     ("bytes_are_gathered_and_broadcast", bytes_are_gathered_and_broadcast),
     ("a_wait_is_visible_and_idle", a_wait_is_visible_and_idle),
     ("long_runs_of_calls_agree", long_runs_of_calls_agree),
+    ("a_librarys_collectives_have_mpis_results", users::a_librarys_collectives_have_mpis_results),
+    ("a_librarys_messages_have_mpis_results", users::a_librarys_messages_have_mpis_results),
+    (
+        "an_interrupt_ends_a_librarys_collective_and_names_the_missing_rank",
+        users::an_interrupt_ends_a_librarys_collective_and_names_the_missing_rank,
+    ),
+    ("a_library_that_makes_communicators_can_be_interrupted", users::a_library_that_makes_communicators),
+    ("different_calls_of_a_library_are_quoted", users::different_calls_of_a_library_are_quoted),
+    ("a_librarys_call_and_one_of_ours_are_quoted", users::a_librarys_call_and_one_of_ours_are_quoted),
+    ("an_interrupted_receive_of_a_library_takes_nothing", users::an_interrupted_receive_takes_nothing),
+    ("an_interrupted_wait_leaves_its_requests", users::an_interrupted_wait_leaves_its_requests),
+    ("random_calls_of_a_library_on_random_ranks", users::random_calls_of_a_library_on_random_ranks),
     ("calls_left_behind_do_not_hinder_the_end", calls_left_behind_do_not_hinder_the_end),
 ];
 
@@ -61,13 +78,16 @@ pub(crate) const COUNT: usize = CHECKS.len() + 1;
 
 pub(crate) fn run_all(ranks: usize, marks: PathBuf) {
     let interrupt = Interrupt::new();
-    let world = World::init(Some(ranks), interrupt.clone()).expect("a world");
+    let world = Rc::new(World::init(Some(ranks), interrupt.clone()).expect("a world"));
+    world.take_over_user_calls(true).expect("all ranks want it");
+    let kernel = Kernel::load(&marks);
     let rank = Rank {
         rank: world.rank(),
         size: world.size(),
         world,
         interrupt,
         cell: Cell::new(0),
+        kernel,
         marks,
         marks_made: Cell::new(0),
     };
@@ -82,6 +102,7 @@ pub(crate) fn run_all(ranks: usize, marks: PathBuf) {
         }
     }
     let Rank { world, rank, .. } = rank;
+    let world = Rc::try_unwrap(world).expect("nobody else has it");
     world.finalize(Duration::from_secs(20)).expect("all ranks come");
     if rank == 0 {
         println!("ok finalize");
@@ -89,12 +110,12 @@ pub(crate) fn run_all(ranks: usize, marks: PathBuf) {
 }
 
 impl Rank {
-    fn next_cell(&self) {
+    pub(crate) fn next_cell(&self) {
         self.cell.set(self.cell.get() + 1);
         self.world.enter_cell(self.cell.get());
     }
 
-    fn last(&self) -> usize {
+    pub(crate) fn last(&self) -> usize {
         self.size - 1
     }
 
@@ -107,7 +128,7 @@ impl Rank {
     }
 
     /// A few calls whose results all ranks know.
-    fn check_sums(&self, after: &str) {
+    pub(crate) fn check_sums(&self, after: &str) {
         for step in 0..3 {
             let expected: f64 = (0..self.size).map(|rank| (rank * 10 + step) as f64).sum();
             assert_eq!(self.sum((self.rank * 10 + step) as f64), expected, "after {after}, step {step}");
@@ -119,7 +140,7 @@ impl Rank {
     }
 
     /// Runs `call` as a task that is interrupted after some time.
-    fn interrupted_after<T>(&self, delay: Duration, call: impl FnOnce() -> T) -> (T, Duration) {
+    pub(crate) fn interrupted_after<T>(&self, delay: Duration, call: impl FnOnce() -> T) -> (T, Duration) {
         self.interrupt.arm();
         let raiser = raise_after(self.interrupt.clone(), delay);
         let result = call();
@@ -130,7 +151,7 @@ impl Rank {
     }
 
     /// Says to a rank that is late on purpose that this one is where that one waits for.
-    fn mark(&self) {
+    pub(crate) fn mark(&self) {
         leave_mark(&self.marks, self.next_mark(), self.rank);
     }
 
@@ -140,7 +161,7 @@ impl Rank {
     }
 
     /// Waits, outside of MPI, for the next mark of each of these ranks.
-    fn wait_for_marks_of(&self, peers: impl IntoIterator<Item = usize>) {
+    pub(crate) fn wait_for_marks_of(&self, peers: impl IntoIterator<Item = usize>) {
         let number = self.next_mark();
         let started = Instant::now();
         for peer in peers {
@@ -164,13 +185,13 @@ fn raise_after(interrupt: Interrupt, delay: Duration) -> JoinHandle<Instant> {
     })
 }
 
-const SOON: Duration = Duration::from_millis(40);
+pub(crate) const SOON: Duration = Duration::from_millis(40);
 
 /// Nothing here may take longer, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long an interrupted rank may take to return when nothing else wants its core.
-const AT_ONCE: Duration = Duration::from_millis(250);
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(250);
 
 fn reductions_are_elementwise_on_every_type(rank: &Rank) {
     fn check<T: Element + std::fmt::Debug>(
@@ -359,7 +380,7 @@ fn an_interrupt_names_the_missing_rank(rank: &Rank) {
 }
 
 /// A new cell, stamped or not.
-fn enter(rank: &Rank, known: bool) {
+pub(crate) fn enter(rank: &Rank, known: bool) {
     rank.next_cell();
     if !known {
         rank.world.enter_cell(0);
@@ -464,10 +485,10 @@ fn rank_0_was_interrupted(rank: &Rank) {
 }
 
 /// Numbers that all ranks draw alike.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn throw(&mut self, sides: usize) -> usize {
+    pub(crate) fn throw(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -490,7 +511,8 @@ fn any_call(world: &World, kind: usize, len: usize, root: usize) -> Result<(), C
     }
 }
 
-fn random_calls(rank: &Rank, known_cells: bool) {
+/// A seed that all ranks have, printed.
+pub(crate) fn seed_of(rank: &Rank) -> u64 {
     let seed = std::env::var("WORLD_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let seed: u64 = seed.unwrap_or(now.subsec_nanos().into());
@@ -500,6 +522,11 @@ fn random_calls(rank: &Rank, known_cells: bool) {
     if rank.rank == 0 {
         println!("seed {seed}: WORLD_TEST_SEED repeats it");
     }
+    seed
+}
+
+fn random_calls(rank: &Rank, known_cells: bool) {
+    let seed = seed_of(rank);
     let mut dice = Dice(seed | 1);
     for trial in 0..100 {
         enter(rank, known_cells);
