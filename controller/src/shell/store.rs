@@ -121,7 +121,7 @@ impl Store {
                 };
                 match kept.memory.search(&query, keys.as_deref()) {
                     Ok(search) => {
-                        let (ticket, search) = kept.reading.take(ticket, search).err()?;
+                        let (ticket, search) = kept.reading.take(ticket, search)?;
                         Some((ticket, search.answer()))
                     }
                     Err(error) => Some((ticket, refused(DB_REPLY, error))),

@@ -42,14 +42,15 @@ impl Reading {
     }
 
     /// Takes a search, or gives it back.
-    pub(super) fn take(&mut self, ticket: Ticket, search: Search) -> Result<(), (Ticket, Search)> {
+    pub(super) fn take(&mut self, ticket: Ticket, search: Search) -> Option<(Ticket, Search)> {
         if search.records() < RECORDS_MIN {
-            return Err((ticket, search));
+            return Some((ticket, search));
         }
         let searches = self.searches.get_or_insert_with(|| begin(self.waker.clone(), self.written.clone()));
-        searches.try_send((ticket, search)).map_err(|error| match error {
-            TrySendError::Full(back) | TrySendError::Disconnected(back) => back,
-        })
+        match searches.try_send((ticket, search)) {
+            Ok(()) => None,
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Some(back),
+        }
     }
 
     pub(super) fn written(&mut self) -> Vec<(Ticket, Written)> {
