@@ -152,6 +152,13 @@ fn a_stock_client_drives_our_python_engines() {
 }
 
 #[test]
+fn an_interrupt_frees_ranks_from_any_call_of_mpi4py_and_the_world_stays_whole() {
+    let mut cluster = TestCluster::controller(&["--ping", "500"]);
+    add_python_engines(&mut cluster, 4);
+    cluster.run("mpi4py_interrupts.py");
+}
+
+#[test]
 fn the_session_of_the_documentation_of_mpi_works_word_for_word() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let profile = folder.path().join("profile");
