@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -267,10 +268,14 @@ impl std::fmt::Debug for Client {
 
 /// Whether a TCP address refuses connections: libzmq tries again in silence, a person wants to know at once.
 fn nobody_listens(address: &str) -> bool {
-    let Some(address) = address.strip_prefix("tcp://").and_then(|text| text.parse::<SocketAddr>().ok())
-    else {
-        return false;
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let tried = match address.split_once("://") {
+        Some(("tcp", place)) => match place.parse::<SocketAddr>() {
+            Ok(place) => TcpStream::connect_timeout(&place, Duration::from_secs(1)).map(drop),
+            Err(_) => return false,
+        },
+        Some(("ipc", path)) => UnixStream::connect(path).map(drop),
+        _ => return false,
     };
-    TcpStream::connect_timeout(&address, Duration::from_secs(1))
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    tried.is_err_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::connection_file::{ClientFile, LocalMachine, disambiguate};
 use transport::connection_file::read_private;
 use transport::profile::{Profile, ProfileOptions};
+use transport::socket_directory;
 
 use crate::error::ClientError;
 
@@ -52,13 +53,21 @@ impl ConnectOptions {
     pub fn load(&self) -> Result<(PathBuf, ClientFile), ClientError> {
         let path = self.path()?;
         let no_cluster = |reason: String| ClientError::NoCluster { path: path.clone(), reason };
-        if !path.exists() {
+        // One that may not be looked at is there: reading it says more.
+        if matches!(path.try_exists(), Ok(false)) {
             return Err(no_cluster("its connection file does not exist".to_owned()));
         }
         let bytes = read_private(&path).map_err(|error| no_cluster(error.to_string()))?;
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| no_cluster("the connection file is not text".to_owned()))?;
         let file = ClientFile::parse(text).map_err(|error| no_cluster(error.to_string()))?;
+        if let Some(directory) = socket_directory::missing(&file.common.interface) {
+            return Err(no_cluster(format!(
+                "the controller has no ports, and its sockets in {} are not here: it runs on {} alone, or no more",
+                directory.display(),
+                file.common.location
+            )));
+        }
         Ok((path, file))
     }
 }

@@ -54,6 +54,9 @@ pub trait Launcher {
     /// For people: `MPI engines (Open MPI 4.1.4)`.
     fn describe(&self) -> String;
 
+    /// Whether its engines are on this machine for certain.
+    fn stays_here(&self) -> bool;
+
     /// What to run to get the engines of a set. `set` numbers the engine sets of a cluster.
     fn commands(&self, profile: &Profile, set: u32, ranks: Ranks) -> Vec<CommandLine>;
 
@@ -94,10 +97,16 @@ impl Programs {
         profile: &Profile,
         ip: Option<&str>,
         arguments: &[String],
+        launcher: &dyn Launcher,
     ) -> Result<CommandLine, Failure> {
         let mut command = command_of("controller", "--controller-cmd", self.controller.as_deref())?;
         command.arguments.extend(place_arguments(profile));
         command.arguments.extend(ip.map(|ip| format!("--ip={ip}")));
+        // Nobody asked for an address, and all peers are here. Another's controller may not know this.
+        let is_free = ip.is_none() && self.controller.is_none() && !arguments.iter().any(names_an_address);
+        if is_free && launcher.stays_here() {
+            command.arguments.push("--transport=ipc".to_owned());
+        }
         command.arguments.extend(arguments.iter().cloned());
         command.log = profile.log_file("controller");
         Ok(command)
@@ -123,6 +132,33 @@ impl Programs {
             }
         }
     }
+}
+
+/// Whether an argument of the controller says how or where it is to be reached.
+fn names_an_address(argument: &String) -> bool {
+    const FLAGS: [&str; 12] = [
+        "--transport",
+        "--ip",
+        "--client-ip",
+        "--engine-ip",
+        "--port",
+        "--ports",
+        "--client-ports",
+        "--engine-ports",
+        "--location",
+        "--ssh",
+        "--enginessh",
+        "--enable-curve",
+    ];
+    let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
+    FLAGS.contains(&name) || name.starts_with("--IPController.")
+}
+
+/// Whether this shell is inside a job of a batch system, whose mpiexec starts ranks on the job's nodes.
+fn is_in_a_job() -> bool {
+    ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "COBALT_JOBID", "JOB_ID", "OAR_JOB_ID"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
 }
 
 /// The flags by which a controller or engine finds the connection files. The key never travels this way.

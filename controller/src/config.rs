@@ -38,16 +38,19 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
     after_help = AFTER_HELP
 )]
 pub struct Flags {
-    /// Address to listen on, for engines and clients; `*` for every interface
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    pub ip: String,
+    /// Address to listen on, for engines and clients; `*` for every interface [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
     /// Address to listen on for clients, if it is another one
     #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
     pub client_ip: Option<String>,
     /// Address to listen on for engines, if it is another one
     #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
     pub engine_ip: Option<String>,
-    /// `tcp`, or `ipc` on one machine (the address is then the start of a path)
+    /// `tcp`, or `ipc`: no port is opened, and only you, on this machine, can connect
+    ///
+    /// The sockets of `ipc` are files, in a new directory that nobody else may enter unless --ip gives the start of
+    /// a path for them.
     #[arg(long, default_value = "tcp", value_parser = ["tcp", "ipc"])]
     pub transport: String,
     /// Ports to use before random ones, such as 10101-10110,10200
@@ -222,7 +225,7 @@ pub enum ConfigError {
 pub struct Config {
     /// Where its files are.
     pub profile: Profile,
-    /// `tcp://127.0.0.1`, for clients.
+    /// `tcp://127.0.0.1`, for clients; `ipc://` alone: in a directory that is still to be made.
     pub client_interface: String,
     /// For engines.
     pub engine_interface: String,
@@ -337,8 +340,10 @@ impl Flags {
             None if curve.is_some() => String::new(),
             None => transport::random::key(),
         };
-        let interface =
-            |ip: &Option<String>| format!("{}://{}", self.transport, ip.as_deref().unwrap_or(&self.ip));
+        let usual = if self.transport == "ipc" { "" } else { "127.0.0.1" };
+        let interface = |ip: &Option<String>| {
+            format!("{}://{}", self.transport, ip.as_ref().or(self.ip.as_ref()).map_or(usual, |ip| ip))
+        };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the system gives random numbers");
         Ok(Config {

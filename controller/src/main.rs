@@ -16,6 +16,7 @@ use controller::shell::channels::{Binding, Channels, connection_info, hostname};
 use controller::shell::store::Store;
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
 use transport::Curve;
+use transport::socket_directory::{SocketDirectory, SocketDirectoryError};
 
 fn main() -> ExitCode {
     let typed = compat::translate(std::env::args());
@@ -83,6 +84,8 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
         Some(path) if reuses => controller::shell::journal::read(path)?,
         _ => None,
     };
+    // Dropped last, when the sockets are closed.
+    let _socket_directories = socket_directories(&mut config, reuses)?;
     let curve = config.curve.clone().map_or(Curve::Off, Curve::Server);
     let channels = Channels::bind(
         &context,
@@ -129,6 +132,42 @@ fn raise_open_files() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
+}
+
+/// The directories of `ipc` sockets: new ones for interfaces that name none, and the earlier ones again.
+fn socket_directories(
+    config: &mut Config,
+    reuses: bool,
+) -> Result<Vec<SocketDirectory>, SocketDirectoryError> {
+    if !reuses {
+        // The cluster is claimed: whoever wrote the file that is there has ended without cleaning up.
+        publish::interfaces_of_before(&config.profile)
+            .iter()
+            .for_each(|of| SocketDirectory::remove_leftover(of));
+    }
+    let mut made: Option<String> = None;
+    let mut directories = vec![];
+    let is_kept = config.reuse;
+    for interface in [&mut config.client_interface, &mut config.engine_interface] {
+        if interface == "ipc://" {
+            let place = match &made {
+                Some(place) => place.clone(),
+                None => {
+                    let mut directory = SocketDirectory::create(&std::env::temp_dir())?;
+                    if is_kept {
+                        directory.keep();
+                    }
+                    let place = directory.interface();
+                    directories.push(directory);
+                    made.insert(place).clone()
+                }
+            };
+            *interface = place;
+        } else if reuses && interface.starts_with("ipc://") {
+            directories.push(SocketDirectory::again(interface)?);
+        }
+    }
+    Ok(directories)
 }
 
 fn claim(config: &Config) -> Result<Claim, ClaimError> {

@@ -153,6 +153,21 @@ fn files(config: &Config, ports: &Ports) -> (ClientFile, EngineFile) {
     (client, engine)
 }
 
+/// The interfaces in the connection files that are there, if any are.
+pub fn interfaces_of_before(profile: &Profile) -> Vec<String> {
+    let text = |path: PathBuf| {
+        connection_file::read_private(&path).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    let client = text(profile.client_file()).and_then(|text| ClientFile::parse(&text).ok());
+    let engine = text(profile.engine_file()).and_then(|text| EngineFile::parse(&text).ok());
+    client
+        .map(|file| file.common)
+        .into_iter()
+        .chain(engine.map(|file| file.common))
+        .map(|file| file.interface)
+        .collect()
+}
+
 /// Why files cannot be used again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReuseError {

@@ -10,4 +10,5 @@ mod loss;
 mod many;
 mod psum;
 mod restart;
+mod security;
 mod start;

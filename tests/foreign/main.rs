@@ -23,6 +23,13 @@ fn direct_views_work_over_encrypted_connections() {
 }
 
 #[test]
+fn stock_clients_and_engines_work_over_files_instead_of_ports() {
+    let mut cluster = TestCluster::controller(&["--ping", "500", "--transport=ipc"]);
+    add_engines(&mut cluster, 2);
+    cluster.run("views.py");
+}
+
+#[test]
 fn balanced_views_map_retry_give_up_and_abort() {
     cluster_with(2).run("balanced.py");
 }

@@ -26,6 +26,7 @@ pub mod random;
 mod receive;
 mod send;
 mod socket;
+pub mod socket_directory;
 pub mod wake;
 
 pub use context::{Context, libzmq_version};

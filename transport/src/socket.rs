@@ -14,6 +14,9 @@ use crate::error::{Errno, TransportError, check};
 use crate::message::Message;
 use crate::receive::Scratch;
 
+/// `ZMQ_IPC_FILTER_UID` of zmq.h: old, in every libzmq, and missing in the bindings.
+const IPC_FILTER_UID: u32 = 59;
+
 /// The patterns in use, as in the ZeroMQ guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketKind {
@@ -79,6 +82,8 @@ pub struct SocketOptions {
     pub backlog: u16,
     /// Encryption and authentication.
     pub curve: Curve,
+    /// `ipc`: take connections of this process's user only; others are closed before a byte is read.
+    pub own_user_only: bool,
     /// Fill in [`Multipart::peer_address`](crate::Multipart), at the price of an allocation per message.
     pub peer_address: bool,
 }
@@ -103,6 +108,7 @@ impl Default for SocketOptions {
             reconnect_interval_max: Duration::from_secs(2),
             backlog: 4096,
             curve: Curve::Off,
+            own_user_only: false,
             peer_address: false,
         }
     }
@@ -287,6 +293,11 @@ impl Socket {
         }
         if matches!(self.kind, SocketKind::Pub | SocketKind::XPub) {
             self.set(zmq_sys::ZMQ_XPUB_NODROP, "ZMQ_XPUB_NODROP", c_int::from(options.mandatory))?;
+        }
+        if options.own_user_only {
+            let uid = nix::unistd::geteuid().as_raw().to_ne_bytes();
+            let hint = "install a libzmq that can ask for a peer's credentials, or use tcp";
+            self.set_bytes(IPC_FILTER_UID, "ZMQ_IPC_FILTER_UID", hint, &uid)?;
         }
         self.apply_curve(&options.curve)
     }

@@ -27,8 +27,8 @@ pub struct Start {
     #[command(flatten)]
     pub launch: LaunchArgs,
 
-    /// The address the controller listens on; '*' is every one of this machine [default: 127.0.0.1, so that only
-    /// this machine can connect].
+    /// The address the controller listens on; '*' is every one of this machine [default: none while all engines are
+    /// on this machine, where files that only you can open take the place of ports; else 127.0.0.1].
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<String>,
 
@@ -48,10 +48,14 @@ impl Start {
         let asked_at = Instant::now();
         let profile = place.profile()?;
         let programs = self.launch.programs(self.controller_cmd);
-        let controller =
-            programs.controller_command(&profile, self.ip.as_deref(), &self.controller_arguments)?;
+        let launcher = self.launch.launcher(&programs)?;
+        let controller = programs.controller_command(
+            &profile,
+            self.ip.as_deref(),
+            &self.controller_arguments,
+            launcher.as_ref(),
+        )?;
         if self.launch.dry_run() {
-            let launcher = self.launch.launcher(&programs)?;
             let mut lines = vec![controller.to_string()];
             lines.extend(launcher.commands(&profile, 0, self.launch.ranks()).iter().map(ToString::to_string));
             return if form == Form::Json { print_json(&lines) } else { print(&lines.join("\n")) };
@@ -61,7 +65,7 @@ impl Start {
         }
         let plan = Plan {
             asked_at,
-            launcher: self.launch.launcher(&programs)?,
+            launcher,
             profile,
             controller: Some(controller),
             ranks: self.launch.ranks(),

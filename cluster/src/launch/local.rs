@@ -26,6 +26,10 @@ impl Launcher for Local {
         "local engines".to_owned()
     }
 
+    fn stays_here(&self) -> bool {
+        true
+    }
+
     fn commands(&self, profile: &Profile, set: u32, ranks: Ranks) -> Vec<CommandLine> {
         let command = |index| {
             let mut command = self.engine.clone();

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use slurm_pbs::mpiexec::{Complaint, split_rank_tag};
 use slurm_pbs::{Exit, Flavor, LaunchSpec, Mpiexec, Ranks};
 
-use super::{EngineKind, Explanation, Launcher, place_arguments};
+use super::{EngineKind, Explanation, Launcher, is_in_a_job, place_arguments};
 use crate::failure::{Code, Failure, LastLines};
 use crate::log_file::{LAST_LINES_MAX, last_lines, printable, tail};
 use crate::process::host_name;
@@ -76,6 +76,15 @@ impl Launcher for MpiLauncher {
 
     fn describe(&self) -> String {
         format!("MPI engines ({})", self.mpiexec)
+    }
+
+    /// Unless a list of hosts was given, which is in arguments or variables of `mpiexec`.
+    fn stays_here(&self) -> bool {
+        let names_hosts =
+            ["OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile", "HYDRA_HOST_FILE"];
+        self.extra.is_empty()
+            && !is_in_a_job()
+            && names_hosts.iter().all(|name| std::env::var_os(name).is_none())
     }
 
     fn commands(&self, profile: &Profile, set: u32, ranks: Ranks) -> Vec<CommandLine> {

@@ -175,7 +175,8 @@ impl Channels {
             std::process::id(),
             &key,
         );
-        let plain = SocketOptions { curve, ..SocketOptions::default() };
+        let own_user_only = [&client_interface, &engine_interface].iter().any(|all| all.starts_with("ipc:"));
+        let plain = SocketOptions { curve, own_user_only, ..SocketOptions::default() };
         let named = |identity: &str| SocketOptions { identity: Some(identity.into()), ..plain.clone() };
         // Engines that cannot be reached are noticed, not silently skipped.
         let outward = |identity: &str| SocketOptions { mandatory: true, ..named(identity) };

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use transport::connections::{ConnectionId, Connections};
-use transport::monitor::Monitor;
+use transport::monitor::{Monitor, MonitorEvent};
 use transport::{Multipart, Received, Socket, TransportError};
 
 use super::channels::RECEIVED_PER_ROUND_MAX;
@@ -65,6 +65,10 @@ impl Hearts {
         }
         let mut ended = vec![];
         while let Some(event) = self.monitor.next_event()? {
+            if let MonitorEvent::AcceptFailed { endpoint, .. } = &event {
+                // Another user's, or too many files are open.
+                tracing::warn!(%endpoint, "a connection was refused");
+            }
             ended.extend(self.connections.on_event(&event));
         }
         for echo in echoes {

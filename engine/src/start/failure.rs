@@ -97,6 +97,17 @@ impl Failure {
         Failure::new(what).because(cause).code(EXIT_NO_CONTROLLER)
     }
 
+    /// The controller's sockets are files, and not here.
+    pub fn elsewhere(location: &str, directory: &Path, here: &str) -> Failure {
+        Failure::new(format!("reach the controller on {location}, which has sockets for its own machine only"))
+            .because(format!("there is no {} on {here}", directory.display()))
+            .hint(
+                "start the cluster with --ip='*' if engines run on other machines; on the same one its connection \
+                 file is a leftover: start it again",
+            )
+            .code(EXIT_NO_CONTROLLER)
+    }
+
     /// Nobody answered the registration.
     pub fn no_answer(url: &str, seconds: f64) -> Failure {
         Failure::new(format!("register at {url}"))

@@ -9,6 +9,7 @@ use protocol::connection_file::{EngineFile, LocalMachine, disambiguate};
 use serde_json::Value as Json;
 use transport::connection_file::{self, ConnectionFileError};
 use transport::profile::Profile;
+use transport::socket_directory;
 
 use super::failure::{EXIT_NO_CONTROLLER, Failure};
 use super::place::Place;
@@ -27,6 +28,9 @@ pub fn find(settings: &Settings, profile: &Profile, place: &Place) -> Result<Eng
     let mut file =
         EngineFile::parse(&found?).map_err(|error| Failure::file("use the engine connection file", error))?;
     let location = settings.location.as_deref().unwrap_or(&file.common.location);
+    if let Some(directory) = socket_directory::missing(&file.common.interface) {
+        return Err(Failure::elsewhere(location, directory, &hostname()));
+    }
     file.common.interface = reachable(&file.common.interface, location);
     Ok(file)
 }
