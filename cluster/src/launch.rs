@@ -103,7 +103,9 @@ impl Programs {
         command.arguments.extend(place_arguments(profile));
         command.arguments.extend(ip.map(|ip| format!("--ip={ip}")));
         // Nobody asked for an address, and all peers are here. Another's controller may not know this.
-        let is_free = ip.is_none() && self.controller.is_none() && !arguments.iter().any(names_an_address);
+        let is_free = ip.is_none()
+            && self.controller.is_none()
+            && !arguments.iter().any(|argument| names_an_address(argument));
         if is_free && launcher.stays_here() {
             command.arguments.push("--transport=ipc".to_owned());
         }
@@ -135,7 +137,7 @@ impl Programs {
 }
 
 /// Whether an argument of the controller says how or where it is to be reached.
-fn names_an_address(argument: &String) -> bool {
+fn names_an_address(argument: &str) -> bool {
     const FLAGS: [&str; 12] = [
         "--transport",
         "--ip",
@@ -150,7 +152,7 @@ fn names_an_address(argument: &String) -> bool {
         "--enginessh",
         "--enable-curve",
     ];
-    let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
+    let name = argument.split_once('=').map_or(argument, |(name, _)| name);
     FLAGS.contains(&name) || name.starts_with("--IPController.")
 }
 
