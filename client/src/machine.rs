@@ -514,6 +514,10 @@ impl ClientMachine {
         self.broadcasts.clear();
         self.quiet.clear();
         self.lost.clear();
+        self.engines = EngineTable::default();
+        self.here_when_asked.clear();
+        // Before the answers: who has one and asks again is told what happened.
+        effects.push(Effect::Changed);
         let mut parts: Vec<Part> = self.parts.drain().map(|(_, part)| part).collect();
         parts.sort_by_key(|part| (part.ticket, part.index));
         for part in parts {
@@ -523,9 +527,6 @@ impl ClientMachine {
             }
             effects.push(Effect::OutputEnded { ticket: part.ticket, part: part.index });
         }
-        self.engines = EngineTable::default();
-        self.here_when_asked.clear();
-        effects.push(Effect::Changed);
     }
 
     fn ask(&mut self, now: Instant, effects: &mut Vec<Effect>) {

@@ -1,6 +1,7 @@
 //! Who is here: engines that can be used, engines that are joining, engines that were lost and may return.
 
 pub(crate) mod liveness;
+mod news;
 pub(crate) mod queries;
 pub(crate) mod registration;
 pub(crate) mod sessions;
@@ -16,6 +17,7 @@ use crate::machine::Settings;
 use crate::records::Change;
 use crate::tasks::TaskId;
 use liveness::Pulse;
+use news::News;
 use registration::{Heard, Joining};
 use sessions::Sessions;
 
@@ -76,6 +78,7 @@ pub(crate) struct Hub {
     departed_order: VecDeque<EngineUuid>,
     next_id: u32,
     pulse: Pulse,
+    pub(crate) news: News,
     pub(crate) sessions: Sessions,
     pub(crate) started: Instant,
 }
@@ -90,6 +93,7 @@ impl Hub {
             departed_order: VecDeque::new(),
             next_id: 0,
             pulse: Pulse::new(now, settings),
+            news: News::default(),
             sessions: Sessions::default(),
             started: now,
         }

@@ -199,6 +199,8 @@ pub enum Event {
         /// Who.
         identity: Bytes,
     },
+    /// Somebody hears from now on who joins and leaves.
+    Subscribed,
     /// A client submitted something.
     Submitted(Box<Request>),
     /// An engine answered.
@@ -466,6 +468,7 @@ impl Controller {
             Event::Reached { channel, identity } => self.on_reached(now, channel, &identity, effects),
             Event::Beat { identity } => self.on_beat(now, &identity, effects),
             Event::Disconnected { identity } => self.on_disconnected(now, &identity, effects),
+            Event::Subscribed => self.on_subscribed(now, effects),
             Event::Submitted(request) => self.on_submitted(now, *request, effects),
             Event::Replied { channel, identity, task, outcome, message } => {
                 self.on_replied(now, channel, &identity, task, outcome, message, effects)

@@ -246,6 +246,14 @@ impl Socket {
         Socket::new(context, SocketKind::Pub, options)
     }
 
+    /// An XPUB, which publishes like a PUB; for every subscription, also to what others have already, it receives a
+    /// byte 1 and the topic.
+    pub fn announcer(context: &Context, options: &SocketOptions) -> Result<Socket, TransportError> {
+        let socket = Socket::new(context, SocketKind::XPub, options)?;
+        socket.set(zmq_sys::ZMQ_XPUB_VERBOSE, "ZMQ_XPUB_VERBOSE", 1)?;
+        Ok(socket)
+    }
+
     /// A SUB that receives everything.
     pub fn subscriber(context: &Context, options: &SocketOptions) -> Result<Socket, TransportError> {
         let socket = Socket::new(context, SocketKind::Sub, options)?;

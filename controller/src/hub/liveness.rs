@@ -6,7 +6,7 @@ use bytes::Bytes;
 use protocol::id::{EngineId, EngineUuid};
 use protocol::message::notification::{EngineNotification, UNREGISTRATION_NOTIFICATION};
 
-use super::registration::json;
+use super::registration::{arrival, json};
 use super::{Engine, Hub};
 use crate::machine::{Controller, Effect, Settings};
 use crate::records::Change;
@@ -200,17 +200,29 @@ impl Controller {
             let (engine, description) = (engine.uuid.clone(), engine.description.clone());
             effects.push(Effect::Remember(Change::Expected { id, engine, description }));
         }
-        effects.push(Effect::Publish {
-            parent: Bytes::from_static(b"{}"),
-            msg_type: UNREGISTRATION_NOTIFICATION,
-            content: json(&EngineNotification {
-                id,
-                uuid: engine.uuid.clone(),
-                extension: None,
-                reason: Some(reason.to_owned()),
-            }),
-        });
+        effects.push(departure(id, engine.uuid.clone(), reason));
+        self.hub.news.on_changed(now, id, &engine.uuid);
         self.on_engine_gone(now, &engine, reason, effects);
         self.hub.schedule(now, &self.settings);
+    }
+
+    /// Somebody hears of changes from now on: what it missed since it was told who is here is said again.
+    pub(crate) fn on_subscribed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for (id, engine) in self.hub.news.since_listed(now) {
+            effects.push(match self.hub.by_uuid(engine.as_str()) {
+                Some(engine) => arrival(engine),
+                None => departure(id, engine, "it left a moment ago"),
+            });
+        }
+    }
+}
+
+/// Tells clients that an engine is gone.
+fn departure(id: EngineId, uuid: EngineUuid, reason: &str) -> Effect {
+    let reason = Some(reason.to_owned());
+    Effect::Publish {
+        parent: Bytes::from_static(b"{}"),
+        msg_type: UNREGISTRATION_NOTIFICATION,
+        content: json(&EngineNotification { id, uuid, extension: None, reason }),
     }
 }

@@ -36,7 +36,10 @@ impl Controller {
     ) {
         self.hub.sessions.hear(now, &session);
         let answer = match query {
-            Query::Connection => Ok(self.connection_reply()),
+            Query::Connection => {
+                self.hub.news.on_listed(now);
+                Ok(self.connection_reply())
+            }
             Query::Queue(request) => self.queue_reply(&request),
             Query::Load(request) => self.load_reply(&request),
             Query::Shutdown => Ok((SHUTDOWN_REPLY, json(&StatusContent::OK))),

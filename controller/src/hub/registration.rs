@@ -17,7 +17,7 @@ use protocol::message::notification::{EngineNotification, REGISTRATION_NOTIFICAT
 use protocol::message::{Failure, Status};
 use serde_json::Value as Json;
 
-use super::{Departed, Hub};
+use super::{Departed, Engine, Hub};
 use crate::machine::{Channel, Controller, Effect, Settings};
 use crate::records::Change;
 
@@ -255,25 +255,31 @@ impl Controller {
             }
             let engine = self.hub.admit(now, uuid, joining);
             tracing::info!(id = %engine.id, uuid = %engine.uuid, host = engine.description.host, "engine joined");
-            let is_ours = engine.description.version > 0;
             effects.push(Effect::Remember(Change::Joined {
                 id: engine.id,
                 engine: engine.uuid.clone(),
                 description: engine.description.clone(),
             }));
-            effects.push(Effect::Publish {
-                parent: Bytes::from_static(b"{}"),
-                msg_type: REGISTRATION_NOTIFICATION,
-                content: json(&EngineNotification {
-                    id: engine.id,
-                    uuid: engine.uuid.clone(),
-                    extension: is_ours.then(|| engine.description.clone()),
-                    reason: None,
-                }),
-            });
-            let id = engine.id;
+            effects.push(arrival(engine));
+            let (id, uuid) = (engine.id, engine.uuid.clone());
+            self.hub.news.on_changed(now, id, &uuid);
             self.add_to_schedule(now, id, effects);
         }
+    }
+}
+
+/// Tells clients that an engine can be used.
+pub(super) fn arrival(engine: &Engine) -> Effect {
+    let is_ours = engine.description.version > 0;
+    Effect::Publish {
+        parent: Bytes::from_static(b"{}"),
+        msg_type: REGISTRATION_NOTIFICATION,
+        content: json(&EngineNotification {
+            id: engine.id,
+            uuid: engine.uuid.clone(),
+            extension: is_ours.then(|| engine.description.clone()),
+            reason: None,
+        }),
     }
 }
 

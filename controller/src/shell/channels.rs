@@ -3,7 +3,7 @@
 //! | socket | kind | identity | carries |
 //! |---|---|---|---|
 //! | registration | ROUTER | – | queries of clients, registrations of engines |
-//! | notification | PUB | – | who joined and left |
+//! | notification | XPUB | – | who joined and left |
 //! | mux, task, control, clients' side | ROUTER | `mux_in`, `task_in`, `control_in` | requests in, replies out |
 //! | mux, task, control, engines' side | ROUTER | `mux_out`, `task_out`, `control_out` | requests out, replies in |
 //! | broadcast, clients' and engines' side | ROUTER | `sub_scheduler_0`, `sub_scheduler_1` | the same |
@@ -148,6 +148,7 @@ pub(super) struct Ready {
     engines: [bool; 4],
     clients: [bool; 4],
     registration: bool,
+    subscribed: bool,
     output: bool,
     hearts: bool,
     departures: bool,
@@ -217,7 +218,7 @@ impl Channels {
         let task_in = Socket::router(context, &outward("task_in"))?;
         let iopub_out =
             Socket::publisher(context, &output(Some(format!("{}_iopub", session.id()).into_bytes())))?;
-        let notification = Socket::publisher(context, &output(None))?;
+        let notification = Socket::announcer(context, &output(None))?;
         let root = Socket::router(context, &outward("sub_scheduler_0"))?;
         let returning = |router| restorable.then(|| Returning::learn(context, router)).transpose();
         let returning =
@@ -308,6 +309,7 @@ impl Channels {
             PollItem::from(&r2.clients),
             PollItem::from(&r3.clients),
             PollItem::from(&self.registration),
+            PollItem::from(&self.notification),
             PollItem::from(&self.iopub_in),
             PollItem::from(&self.hearts.pong),
             PollItem::from(&self.hearts.monitor),
@@ -318,13 +320,14 @@ impl Channels {
         let began = Instant::now();
         poll_awake(&mut items[..count], time, self.awake.time())?;
         self.awake.on_waited(began.elapsed());
-        let [engines @ .., c0, c1, c2, c3, registration, output, pong, monitor, woken, departed] =
+        let [engines @ .., c0, c1, c2, c3, registration, subscribed, output, pong, monitor, woken, departed] =
             items.map(|item| item.is_readable());
         let departures = departed && self.departures.is_some();
         Ok(Ready {
             engines,
             clients: [c0, c1, c2, c3],
             registration,
+            subscribed,
             output,
             hearts: pong || monitor,
             departures,
@@ -354,6 +357,10 @@ impl Channels {
         }
         if ready.registration {
             self.receive_queries(events)?;
+        }
+        // After the lists that were asked for: a client subscribes when it has one.
+        if ready.subscribed {
+            self.receive_subscriptions(events)?;
         }
         for channel in Channel::ALL {
             if ready.engines[place(channel)] {
@@ -385,6 +392,18 @@ impl Channels {
                 Err(decode::BadRoute) => self.misrouted += 1,
             }
         }
+        Ok(())
+    }
+
+    /// Many that come at once are one event: what is said again is said to all.
+    fn receive_subscriptions(&mut self, events: &mut Vec<Event>) -> Result<(), TransportError> {
+        let mut somebody = false;
+        for _ in 0..RECEIVED_PER_ROUND_MAX {
+            let Some(received) = self.notification.receive()? else { break };
+            // 1 and the topic; 0 is the end of a subscription, and anything else nobody may say here.
+            somebody |= matches!(received, Received::Message(message) if message.parts.first().is_some_and(|part| part.first() == Some(&1)));
+        }
+        events.extend(somebody.then_some(Event::Subscribed));
         Ok(())
     }
 

@@ -134,3 +134,29 @@ fn an_engine_that_says_goodbye_while_it_joins_does_not_join() {
     sim.on(beat(0));
     assert_eq!(published(&sim.pass(Duration::from_secs(1))), [""; 0]);
 }
+
+#[test]
+fn who_subscribes_after_it_was_told_who_is_here_hears_what_changed_in_between() {
+    let mut sim = Sim::with_engines(1);
+    sim.on(queries::asked(Query::Connection));
+    sim.on(registering("e1", None));
+    sim.on(beat(1));
+    sim.pass(Duration::from_millis(50)); // It joins.
+    sim.on(Event::Unregistering { engine: Some(EngineId(0)) });
+
+    let again = sim.on(Event::Subscribed);
+
+    assert_eq!(published(&again), ["registration_notification", "unregistration_notification"]);
+    assert_eq!(sim.on(Event::Subscribed), again, "whose subscription it was is not known");
+}
+
+#[test]
+fn a_subscription_repeats_nothing_that_is_older_than_the_lists_that_were_given() {
+    let mut sim = Sim::with_engines(1);
+    assert_eq!(sim.on(Event::Subscribed), []);
+    sim.on(queries::asked(Query::Connection));
+    assert_eq!(sim.on(Event::Subscribed), []);
+    sim.on(Event::Unregistering { engine: Some(EngineId(0)) });
+    sim.pass(Duration::from_secs(10));
+    assert_eq!(sim.on(Event::Subscribed), []);
+}

@@ -181,6 +181,7 @@ impl Reference {
             | Event::Reached { .. }
             | Event::Resubmitted { .. }
             | Event::Departed { .. }
+            | Event::Subscribed
             | Event::Deadline => {}
         }
     }

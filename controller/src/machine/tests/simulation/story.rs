@@ -43,6 +43,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Resubmitted { requests, .. } => format!("{} requests are resubmitted", requests.len()),
         Event::Departed { count } => format!("{count} replies have left"),
         Event::Deadline => "deadline".to_owned(),
+        Event::Subscribed => "somebody subscribes".to_owned(),
     }
 }
 
