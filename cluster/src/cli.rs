@@ -19,6 +19,10 @@ Examples:
   cluster engines -n 4               4 more engines, a second MPI world
   cluster logs -f engines            what the engines write
   cluster stop                       end everything
+  cluster start -n 64 --engines slurm --walltime 1:00:00
+                                     the engines as a job of Slurm (or pbs)
+  cluster run -n 16 -- client run a.px
+                                     start, run one program, stop
 
 Exit codes:
   0 done   1 failed   2 usage   3 cluster not found   4 launch failed   5 lost contact
@@ -76,6 +80,8 @@ enum Command {
     Status(commands::status::Status),
     Clean(commands::clean::Clean),
     Logs(commands::logs::Logs),
+    Run(commands::run::Run),
+    Launch(commands::launch::Launch),
 }
 
 impl Cli {
@@ -104,6 +110,8 @@ impl Cli {
             Command::Status(status) => status.run(&self.place, json),
             Command::Clean(clean) => clean.run(&self.place, json),
             Command::Logs(logs) => logs.run(&self.place),
+            Command::Run(run) => run.run(&self.place),
+            Command::Launch(launch) => launch.run(&self.place),
         }
     }
 }

@@ -12,6 +12,7 @@ use protocol::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Code, Failure};
+use crate::job::JobState;
 use crate::launch::EngineKind;
 use crate::process::{ProcessId, boot_id, host_name};
 use crate::profile::Profile;
@@ -81,6 +82,9 @@ pub struct EngineSet {
     pub supervisor: ProcessId,
     /// The process of each engine, or the one `mpiexec`.
     pub engines: BTreeMap<usize, ProcessState>,
+    /// The job that runs them, if a batch system does. It outlives its supervisor, and this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobState>,
 }
 
 /// A process that we started.
@@ -198,6 +202,11 @@ impl ClusterFile {
         found.sort();
         found.dedup();
         found
+    }
+
+    /// Every job that was handed in.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobState> {
+        self.engines.sets.values().filter_map(|set| set.job.as_ref())
     }
 
     /// Every process that was started.

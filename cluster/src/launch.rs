@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use slurm_pbs::{Exit, Ranks};
+use slurm_pbs::{Allocation, Exit, Ranks};
 
 use crate::failure::{Code, Failure, LastLines};
+use crate::job::Job;
 use crate::log_file::{LAST_LINES_MAX, last_lines};
 use crate::profile::Profile;
 use crate::run_command::{CommandLine, find_program, split_words};
 
+mod batch;
 mod local;
 mod mpi_library;
 mod mpiexec;
+
+pub use batch::JobOptions;
 
 /// What starts engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -26,6 +30,17 @@ pub enum EngineKind {
     Mpi,
     /// Separate processes on this machine, each a world of its own.
     Local,
+    /// One MPI world in a job of Slurm.
+    Slurm,
+    /// One MPI world in a job of PBS: PBS Pro, OpenPBS or Torque.
+    Pbs,
+}
+
+impl EngineKind {
+    /// Whether a batch system starts them.
+    pub fn is_batch(self) -> bool {
+        matches!(self, EngineKind::Slurm | EngineKind::Pbs)
+    }
 }
 
 impl fmt::Display for EngineKind {
@@ -33,6 +48,8 @@ impl fmt::Display for EngineKind {
         f.write_str(match self {
             EngineKind::Mpi => "mpi",
             EngineKind::Local => "local",
+            EngineKind::Slurm => "slurm",
+            EngineKind::Pbs => "pbs",
         })
     }
 }
@@ -60,6 +77,18 @@ pub trait Launcher {
     /// What to run to get the engines of a set. `set` numbers the engine sets of a cluster.
     fn commands(&self, profile: &Profile, set: u32, ranks: Ranks) -> Vec<CommandLine>;
 
+    /// The job to hand in to get them, for launchers that have no processes of their own.
+    fn job(&self, _profile: &Profile, _set: u32, _ranks: Ranks) -> Result<Option<Job>, Failure> {
+        Ok(None)
+    }
+
+    /// What a user could type instead.
+    fn dry_run(&self, profile: &Profile, ranks: Ranks) -> Result<Vec<String>, Failure> {
+        let job = self.job(profile, 0, ranks)?;
+        let commands = self.commands(profile, 0, ranks);
+        Ok(job.iter().flat_map(Job::dry_run).chain(commands.iter().map(ToString::to_string)).collect())
+    }
+
     /// What the end of the process at `index` of [`Launcher::commands`] means, given the end of its output.
     fn explain(&self, index: usize, exit: Exit, output: &str) -> Explanation;
 
@@ -73,7 +102,7 @@ pub trait Launcher {
 pub fn remove_leftovers(kind: EngineKind, pid: i32) {
     match kind {
         EngineKind::Mpi => mpiexec::remove_session_directory(pid),
-        EngineKind::Local => {}
+        EngineKind::Local | EngineKind::Slurm | EngineKind::Pbs => {}
     }
 }
 
@@ -103,10 +132,11 @@ impl Programs {
         command.arguments.extend(place_arguments(profile));
         command.arguments.extend(ip.map(|ip| format!("--ip={ip}")));
         // Nobody asked for an address, and all peers are here. Another's controller may not know this.
-        let is_free = ip.is_none()
-            && self.controller.is_none()
-            && !arguments.iter().any(|argument| names_an_address(argument));
-        if is_free && launcher.stays_here() {
+        let is_free = ip.is_none() && !arguments.iter().any(|argument| names_an_address(argument));
+        if is_free && launcher.kind().is_batch() {
+            // Its nodes are other machines: loopback would be of no use to them.
+            command.arguments.push("--ip=*".to_owned());
+        } else if is_free && self.controller.is_none() && launcher.stays_here() {
             command.arguments.push("--transport=ipc".to_owned());
         }
         command.arguments.extend(arguments.iter().cloned());
@@ -114,14 +144,39 @@ impl Programs {
         Ok(command)
     }
 
-    /// The launcher for the wanted kind of engines. When nothing is wanted, an engine that is linked with an MPI
-    /// library gets its `mpiexec` and any other is started locally.
-    pub fn launcher(&self, kind: Option<EngineKind>) -> Result<Box<dyn Launcher>, Failure> {
-        let mut engine = command_of("engine", "--engine-cmd", self.engine.as_deref())?;
-        engine.arguments.extend(self.python.as_ref().map(|interpreter| match interpreter {
+    /// The command that becomes the launcher of `ranks` engines inside a job.
+    fn inner_command(&self, profile: &Profile, ranks: Ranks) -> Result<CommandLine, Failure> {
+        let program = std::env::current_exe()
+            .map_err(|error| Failure::failed("failed to find this program").caused_by(error))?;
+        let mut arguments = vec!["launch".to_owned(), "-n".to_owned(), ranks.to_string()];
+        arguments.extend(place_arguments(profile));
+        arguments.extend(self.engine.iter().map(|command| format!("--engine-cmd={command}")));
+        arguments.extend(self.python_argument());
+        arguments.extend(self.mpiexec.iter().map(|command| format!("--mpiexec={command}")));
+        Ok(CommandLine { program, arguments, log: PathBuf::new() })
+    }
+
+    fn python_argument(&self) -> Option<String> {
+        self.python.as_ref().map(|interpreter| match interpreter {
             Some(interpreter) => format!("--python={interpreter}"),
             None => "--python".to_owned(),
-        }));
+        })
+    }
+
+    /// The launcher for the wanted kind of engines. When nothing is wanted, an engine that is linked with an MPI
+    /// library gets its `mpiexec` and any other is started locally.
+    pub fn launcher(&self, kind: Option<EngineKind>, job: &JobOptions) -> Result<Box<dyn Launcher>, Failure> {
+        if let Some(kind) = kind.filter(|kind| kind.is_batch()) {
+            // The engine is looked for here too: a job that fails for this would have waited in vain.
+            command_of("engine", "--engine-cmd", self.engine.as_deref())?;
+            return Ok(Box::new(batch::Batch::new(kind, self.clone(), job)?));
+        }
+        if let Some(option) = job.first_given() {
+            return Err(Failure::usage(format!("{option} is for batch systems"))
+                .hint("add --engines slurm or --engines pbs"));
+        }
+        let mut engine = command_of("engine", "--engine-cmd", self.engine.as_deref())?;
+        engine.arguments.extend(self.python_argument());
         let library = mpi_library::find(&engine.program);
         let kind = kind.unwrap_or(match (library, &self.mpiexec) {
             (None, None) => EngineKind::Local,
@@ -129,6 +184,7 @@ impl Programs {
         });
         match kind {
             EngineKind::Local => Ok(Box::new(local::Local::new(engine))),
+            EngineKind::Slurm | EngineKind::Pbs => unreachable!("answered above"),
             EngineKind::Mpi => {
                 Ok(Box::new(mpiexec::MpiLauncher::find(engine, library, self.mpiexec.as_deref())?))
             }
@@ -156,11 +212,20 @@ fn names_an_address(argument: &str) -> bool {
     FLAGS.contains(&name) || name.starts_with("--IPController.")
 }
 
+/// The job of a batch system in which this process runs, if it does.
+pub fn allocation() -> Option<Allocation> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let lines_of = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        u32::try_from(text.lines().filter(|line| !line.trim().is_empty()).count()).ok()
+    };
+    Allocation::find(variable, lines_of)
+}
+
 /// Whether this shell is inside a job of a batch system, whose mpiexec starts ranks on the job's nodes.
 fn is_in_a_job() -> bool {
-    ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "COBALT_JOBID", "JOB_ID", "OAR_JOB_ID"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some())
+    let others = ["LSB_JOBID", "COBALT_JOBID", "JOB_ID", "OAR_JOB_ID"];
+    allocation().is_some() || others.iter().any(|name| std::env::var_os(name).is_some())
 }
 
 /// The flags by which a controller or engine finds the connection files. The key never travels this way.

@@ -222,7 +222,8 @@ impl Lifecycle {
         self.stop(Reason::TooLate { hub_answered, joined })
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether every engine that was asked for came.
+    pub fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready)
     }
 

@@ -11,6 +11,7 @@ mod cluster_file;
 mod commands;
 mod failure;
 mod hub;
+mod job;
 mod launch;
 mod lifecycle;
 mod log_file;

@@ -193,7 +193,8 @@ fn leave_terminal_and_follow(parent: Pid) -> io::Result<()> {
     Ok(())
 }
 
-fn exit_of(status: ExitStatus) -> Exit {
+/// As pure code knows it.
+pub fn exit_of(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),

@@ -13,11 +13,12 @@ use protocol::Date;
 use protocol::id::EngineId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use slurm_pbs::{Exit, Ranks};
+use slurm_pbs::{Exit, JobEnd, JobStatus, Ranks};
 
 use crate::cluster_file::{self, ClusterFile, Controller, EngineSet, ProcessState};
 use crate::failure::{Code, Failure, LastLines};
 use crate::hub::{HubLink, News};
+use crate::job::JobState;
 use crate::launch::{self, Explanation, Launcher};
 use crate::lifecycle::{Effect, Event, Lifecycle, Note, Process, Reason};
 use crate::log_file::{LAST_LINES_MAX, last_lines, tail};
@@ -65,7 +66,24 @@ enum Happening {
     Ended(Process),
     News(News),
     HubUnusable(Failure),
+    Job(Result<JobStatus, Failure>),
 }
+
+/// The job that was handed in for our engines.
+struct OurJob {
+    state: JobState,
+    status: Option<JobStatus>,
+    /// Something that makes its watcher look at once.
+    hasten: mpsc::Sender<()>,
+    /// The last time left, in seconds, that the user was warned of.
+    warned_at: u64,
+}
+
+/// A job's end is announced when so many seconds are left.
+const WALLTIME_WARNINGS: [u64; 3] = [60, 300, 600];
+
+/// How long a job may take to end by itself after its engines were told to.
+const JOB_ORDERLY_GRACE: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct Supervisor {
@@ -76,6 +94,9 @@ pub struct Supervisor {
     set: u32,
     controller: Option<Running>,
     engines: Vec<Running>,
+    job: Option<OurJob>,
+    /// When all must be up; none while a job waits for its turn.
+    deadline: Option<Instant>,
     sender: mpsc::Sender<Happening>,
     receiver: mpsc::Receiver<Happening>,
     /// Somebody asked twice for the end.
@@ -92,6 +113,7 @@ impl Supervisor {
         let set = claim(&plan)?;
         let life = Lifecycle::new(plan.ranks.get() as usize, plan.controller.is_some());
         let started = plan.asked_at;
+        let deadline = Some(started + plan.timeout);
         let mut supervisor = Supervisor {
             plan,
             output,
@@ -100,6 +122,8 @@ impl Supervisor {
             set,
             controller: None,
             engines: Vec::new(),
+            job: None,
+            deadline,
             sender,
             receiver,
             hurry,
@@ -112,13 +136,11 @@ impl Supervisor {
     fn live(&mut self) -> Result<Reason, Failure> {
         self.start_controller()?;
         self.watch_hub()?;
-        let deadline = self.started + self.plan.timeout;
-        let mut timed_out = false;
         loop {
-            let due = [(!timed_out).then_some(deadline), self.output.next_progress()];
+            let due = [self.deadline, self.output.next_progress()];
             let event = match self.next_happening(due.into_iter().flatten().min()) {
-                None if !timed_out && Instant::now() >= deadline => {
-                    timed_out = true;
+                None if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    self.deadline = None;
                     Some(Event::TimeIsUp)
                 }
                 None => None,
@@ -150,7 +172,13 @@ impl Supervisor {
             Happening::Signal(signal) => Event::StopAsked(signal),
             Happening::Ended(process) => Event::ProcessEnded(process, self.reap(process)),
             Happening::News(News::Joined(engine)) => Event::EngineJoined(engine.id),
-            Happening::News(News::Left(engine, reason)) => Event::EngineLeft(engine, reason),
+            Happening::News(News::Left(engine, reason)) => {
+                if let Some(job) = &self.job {
+                    let _ = job.hasten.send(()); // Its watcher is gone if it has told of the end.
+                }
+                Event::EngineLeft(engine, reason)
+            }
+            Happening::Job(status) => return Ok(self.on_job(status)),
             Happening::News(News::ShuttingDown) => Event::HubShutsDown,
             Happening::News(News::Engines(engines)) => {
                 Event::HubAnswered(engines.into_iter().map(|engine| engine.id).collect())
@@ -185,6 +213,9 @@ impl Supervisor {
     }
 
     fn start_engines(&mut self) -> Result<(), Failure> {
+        if let Some(job) = self.plan.launcher.job(&self.plan.profile, self.set, self.plan.ranks)? {
+            return self.submit(&job);
+        }
         for (index, line) in
             self.plan.launcher.commands(&self.plan.profile, self.set, self.plan.ranks).iter().enumerate()
         {
@@ -194,6 +225,66 @@ impl Supervisor {
         }
         self.life.engines_started(self.engines.len());
         self.write_engines()
+    }
+
+    /// Hands a job in. From now on the time to come up is the queue's, which has no bound.
+    fn submit(&mut self, job: &crate::job::Job) -> Result<(), Failure> {
+        let state = job.submit()?;
+        let (hasten, hastened) = mpsc::channel();
+        self.job = Some(OurJob { state: state.clone(), status: None, hasten, warned_at: u64::MAX });
+        self.deadline = None;
+        self.life.engines_started(1);
+        let recorded = state.clone();
+        self.update_file(|file, set| {
+            if let Some(set) = file.engines.sets.get_mut(&set) {
+                set.job = Some(recorded);
+            }
+        })?;
+        let sender = self.sender.clone();
+        state
+            .watch(hastened, move |status| sender.send(Happening::Job(status)).is_ok())
+            .map_err(|error| Failure::new(Code::LaunchFailed, "failed to start a thread").caused_by(error))
+    }
+
+    fn on_job(&mut self, status: Result<JobStatus, Failure>) -> Option<Event> {
+        let job = self.job.as_mut().expect("only its watcher tells of it");
+        let status = match status {
+            Ok(status) => status,
+            Err(failure) => {
+                self.tell_note(failure.to_string()); // It is asked again.
+                return None;
+            }
+        };
+        let was_running = matches!(job.status, Some(JobStatus::Running { .. }));
+        let mut warning = None;
+        let mut event = None;
+        match &status {
+            JobStatus::Running { seconds_left, .. } => {
+                if !was_running && !self.life.is_ready() {
+                    self.deadline = Some(Instant::now() + self.plan.timeout);
+                }
+                if let Some(left) = *seconds_left
+                    && let Some(&at) = WALLTIME_WARNINGS.iter().find(|&&at| left <= at)
+                    && at < job.warned_at
+                {
+                    job.warned_at = at;
+                    warning = Some(format!(
+                        "{} has {} left",
+                        job.state.label(),
+                        duration(Duration::from_secs(left))
+                    ));
+                }
+            }
+            JobStatus::Ended { end } => {
+                event = Some(Event::ProcessEnded(Process::Engines(0), exit_of(end)));
+            }
+            JobStatus::Queued { .. } | JobStatus::Ending => {}
+        }
+        job.status = Some(status);
+        if let Some(warning) = warning {
+            self.tell_note(warning);
+        }
+        event
     }
 
     /// Writes who the engine processes are, and what they have started so far.
@@ -291,7 +382,10 @@ impl Supervisor {
     }
 
     fn progress(&mut self) {
-        let text = if self.life.hub_answered() {
+        let waiting = self.job.as_ref().and_then(OurJob::waits);
+        let text = if let Some(waiting) = waiting {
+            waiting
+        } else if self.life.hub_answered() {
             format!("{} of {} engines registered", self.life.joined(), self.plan.ranks)
         } else {
             "waiting for the controller".to_owned()
@@ -315,6 +409,20 @@ impl Supervisor {
         .run(|| hurry.load(Ordering::Relaxed));
         for running in self.engines.iter_mut().chain(&mut self.controller) {
             running.try_reap();
+        }
+        // Its engines were told by the hub if that could be asked.
+        let job_ended = self.job.as_ref().map_or(Ok(()), |job| {
+            if job.is_known_to_have_ended() {
+                return Ok(());
+            }
+            job.state.end(JOB_ORDERLY_GRACE, || hurry.load(Ordering::Relaxed)).map(drop)
+        });
+        if let Err(failure) = job_ended {
+            // The file stays, so that `cluster stop` can be tried again.
+            return Err(match verdict {
+                Ok(_) => failure,
+                Err(verdict) => verdict.because(failure.to_string()),
+            });
         }
         for killed in &outcome.killed {
             launch::remove_leftovers(self.plan.launcher.kind(), killed.pid);
@@ -354,6 +462,8 @@ impl Supervisor {
         }
         if in_order && !self.plan.keep_logs {
             let logs = self.engines.iter().chain(&self.controller).map(|running| running.line.log.clone());
+            let of_job = self.job.iter().flat_map(|job| job.state.files());
+            let logs = logs.chain(of_job);
             for log in logs.chain(self.plan.in_background.then(|| background_log(&self.plan.profile, own))) {
                 let _ = cluster_file::remove_if_there(&log); // A log too many is no failure.
             }
@@ -397,6 +507,9 @@ impl Supervisor {
     }
 
     fn engines_failure(&self, code: Code, prefix: &str, index: usize, exit: Exit) -> Failure {
+        if let Some(job) = &self.job {
+            return self.job_failure(code, prefix, job);
+        }
         let Some(running) = self.engines.get(index) else {
             return Failure::new(code, format!("{prefix}{exit}"));
         };
@@ -410,6 +523,15 @@ impl Supervisor {
             .with_last_lines(self.plan.launcher.last_lines(log))
     }
 
+    fn job_failure(&self, code: Code, prefix: &str, job: &OurJob) -> Failure {
+        let end = match &job.status {
+            Some(JobStatus::Ended { end }) => end.to_string(),
+            _ => "is gone".to_owned(),
+        };
+        Failure::new(code, format!("{prefix}{} {end}", job.state.label()))
+            .with_last_lines(self.plan.launcher.last_lines(&job.state.output_file))
+    }
+
     fn too_late(&self, hub_answered: bool, joined: usize) -> Failure {
         let within = duration(self.plan.timeout);
         let failure = |text: String| Failure::new(Code::LaunchFailed, text);
@@ -420,8 +542,9 @@ impl Supervisor {
                 .with_last_lines(last)
                 .hint("give it more time with --timeout, or see whether its address can be reached (--ip)");
         }
-        let last: Option<LastLines> =
-            self.engines.last().and_then(|running| self.plan.launcher.last_lines(&running.line.log));
+        let job_log = self.job.as_ref().map(|job| &job.state.output_file);
+        let log = job_log.or(self.engines.last().map(|running| &running.line.log));
+        let last: Option<LastLines> = log.and_then(|log| self.plan.launcher.last_lines(log));
         failure(format!(
             "failed to start engines: {joined} of {} registered within {within}",
             self.plan.ranks
@@ -453,6 +576,9 @@ fn claim(plan: &Plan) -> Result<u32, Failure> {
     }
     let mut number = 0;
     cluster_file::update(&plan.profile, |found| {
+        if let Some(file) = &found {
+            refuse_living_jobs(&plan.profile, file)?;
+        }
         let live = found.filter(ClusterFile::is_live);
         let mut file = match (live, &plan.controller) {
             (Some(file), Some(_)) => return Err(already_running(&plan.profile, &file)),
@@ -483,11 +609,56 @@ fn claim(plan: &Plan) -> Result<u32, Failure> {
                 started_at: Date::from_system_time(SystemTime::now()),
                 supervisor: ProcessId::own(),
                 engines: BTreeMap::new(),
+                job: None,
             },
         );
         Ok(file)
     })?;
     Ok(number)
+}
+
+/// Jobs go on when the command that handed them in was killed, and when this machine was rebooted.
+fn refuse_living_jobs(profile: &Profile, file: &ClusterFile) -> Result<(), Failure> {
+    if file.is_live() {
+        return Ok(()); // Somebody watches over them.
+    }
+    for job in file.jobs() {
+        if !job.has_ended()? {
+            return Err(Failure::failed(format!("cluster {} still has {}", profile.label(), job.label()))
+                .hint(format!("end it with: {}", profile.command("cluster", "stop"))));
+        }
+    }
+    Ok(())
+}
+
+fn exit_of(end: &JobEnd) -> Exit {
+    match end {
+        JobEnd::Completed => Exit::Code(0),
+        JobEnd::Failed { signal: Some(signal), .. } => Exit::Signal(*signal),
+        JobEnd::Failed { code, .. } => Exit::Code(code.unwrap_or(1)),
+        JobEnd::Cancelled | JobEnd::TimeLimit => Exit::Signal(SIGTERM),
+        JobEnd::NodeFailed | JobEnd::OutOfMemory => Exit::Signal(9),
+        JobEnd::Other { .. } | JobEnd::Forgotten => Exit::Code(1),
+    }
+}
+
+impl OurJob {
+    fn is_known_to_have_ended(&self) -> bool {
+        matches!(self.status, Some(JobStatus::Ended { .. }))
+    }
+
+    /// What it waits for, in words, unless it runs.
+    fn waits(&self) -> Option<String> {
+        let label = self.state.label();
+        match &self.status {
+            None => Some(format!("{label} was handed in")),
+            Some(JobStatus::Queued { reason }) if reason.is_empty() => {
+                Some(format!("{label} waits in the queue"))
+            }
+            Some(JobStatus::Queued { reason }) => Some(format!("{label} waits in the queue: {reason}")),
+            Some(_) => None,
+        }
+    }
 }
 
 fn new_file(plan: &Plan) -> ClusterFile {

@@ -131,6 +131,15 @@ impl Mpiexec {
         line.0
     }
 
+    /// Names the hosts, one line for each rank, where the launcher was not built to ask the batch system for them.
+    pub fn node_file_arguments(&self, file: &str) -> [String; 2] {
+        let flag = match self.flavor {
+            Flavor::OpenMpi => "--hostfile",
+            Flavor::Mpich => "-f",
+        };
+        [flag.to_owned(), file.to_owned()]
+    }
+
     fn add_open_mpi_flags(&self, line: &mut Line, as_root: bool) {
         if as_root {
             line.push(&["--allow-run-as-root"]); // It refuses root otherwise, and containers are root.

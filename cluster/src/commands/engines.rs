@@ -19,22 +19,31 @@ use crate::supervisor::{Plan, Supervisor};
 #[command(after_help = "\
 Examples:
   cluster engines -n 4
-  cluster engines -n 2 --engines local --daemonize")]
+  cluster engines -n 2 --engines local --daemonize
+  cluster engines -n 64 --engines slurm --walltime 30:00")]
 pub struct Engines {
     #[command(flatten)]
     pub launch: LaunchArgs,
+
+    /// Arguments for sbatch or qsub, with `--engines slurm` or `pbs`.
+    #[arg(last = true, value_name = "BATCH ARGUMENTS")]
+    batch_arguments: Vec<String>,
 }
 
 impl Engines {
     /// Runs until the engines end.
-    pub fn run(self, place: &Place, form: Form) -> Result<(), Failure> {
+    pub fn run(mut self, place: &Place, form: Form) -> Result<(), Failure> {
         let asked_at = Instant::now();
+        if !self.batch_arguments.is_empty() && !self.launch.is_batch() {
+            return Err(Failure::usage("what follows -- is for a batch system")
+                .hint("add --engines slurm or --engines pbs"));
+        }
+        self.launch.pass_to_batch(std::mem::take(&mut self.batch_arguments));
         let profile = place.profile()?;
         let programs = self.launch.programs(None);
         let launcher = self.launch.launcher(&programs)?;
         if self.launch.dry_run() {
-            let commands = launcher.commands(&profile, 0, self.launch.ranks());
-            let lines: Vec<String> = commands.iter().map(ToString::to_string).collect();
+            let lines = launcher.dry_run(&profile, self.launch.ranks())?;
             return if form == Form::Json { print_json(&lines) } else { print(&lines.join("\n")) };
         }
         if !profile.client_file().exists() || !profile.engine_file().exists() {

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use slurm_pbs::Ranks;
 
 use crate::failure::{Code, Failure};
-use crate::launch::{EngineKind, Launcher, Programs};
+use crate::launch::{EngineKind, JobOptions, Launcher, Programs, allocation};
 use crate::log_file::{LAST_LINES_MAX, last_lines};
 use crate::output::{Form, Output, Report};
 use crate::process::ProcessId;
@@ -26,13 +26,16 @@ const BACKGROUND_CHILD: &str = "--background-child";
 /// How engines are started.
 #[derive(Args, Debug)]
 pub struct LaunchArgs {
-    /// How many engines [default: the number of processors].
+    /// How many engines [default: as many as the job has ranks if this runs inside one, else the number of processors].
     #[arg(short, value_name = "N")]
     n: Option<Ranks>,
 
     /// What starts the engines [default: mpi if the engine is linked with an MPI library].
     #[arg(long, value_name = "KIND")]
     engines: Option<EngineKind>,
+
+    #[command(flatten)]
+    job: JobOptions,
 
     /// The mpiexec to use, with arguments of its own if need be [default: the one that belongs to the engine's
     /// MPI library]. Flags for root, oversubscription and binding are added as its family needs them.
@@ -47,7 +50,7 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "INTERPRETER", num_args = 0..=1, require_equals = true)]
     python: Option<Option<String>>,
 
-    /// Give up if the engines are not all there after so many seconds.
+    /// Give up if the engines are not all there after so many seconds, not counting what a job waits in its queue.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 
@@ -77,7 +80,18 @@ impl LaunchArgs {
             Ranks::try_from(processors().unwrap_or(1))
                 .expect("a machine has some processors, and not millions")
         };
-        self.n.unwrap_or_else(default)
+        let of_job = || Ranks::try_from(allocation()?.ranks?).ok();
+        self.n.or_else(of_job).unwrap_or_else(default)
+    }
+
+    /// Whether a batch system is to start the engines: it gets what follows `--`.
+    pub fn is_batch(&self) -> bool {
+        self.engines.is_some_and(EngineKind::is_batch)
+    }
+
+    /// Gives the batch system arguments of its own.
+    pub fn pass_to_batch(&mut self, arguments: Vec<String>) {
+        self.job.more = arguments;
     }
 
     /// The programs that were named.
@@ -92,7 +106,7 @@ impl LaunchArgs {
 
     /// What starts the engines.
     pub fn launcher(&self, programs: &Programs) -> Result<Box<dyn Launcher>, Failure> {
-        programs.launcher(self.engines)
+        programs.launcher(self.engines, &self.job)
     }
 
     /// How long the start may take.

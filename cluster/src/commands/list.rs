@@ -29,6 +29,8 @@ struct Entry {
     host: String,
     started_at: String,
     controller: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    jobs: Vec<String>,
 }
 
 impl List {
@@ -50,7 +52,8 @@ impl List {
             return print("no cluster; start one with: cluster start -n 4");
         }
         let mut rows = vec![
-            ["CLUSTER", "STATE", "ENGINES", "LAUNCHER", "CONTROLLER", "HOST", "STARTED"].map(str::to_owned),
+            ["CLUSTER", "STATE", "ENGINES", "LAUNCHER", "CONTROLLER", "HOST", "STARTED", "JOBS"]
+                .map(str::to_owned),
         ];
         rows.extend(entries.iter().map(Entry::row));
         print(&table(&rows))
@@ -58,7 +61,7 @@ impl List {
 }
 
 impl Entry {
-    fn row(&self) -> [String; 7] {
+    fn row(&self) -> [String; 8] {
         let controller = self.controller.map_or_else(|| "-".to_owned(), |pid| format!("pid {pid}"));
         let started = self.started_at.get(..16).unwrap_or_default().replace('T', " ");
         [
@@ -69,6 +72,7 @@ impl Entry {
             controller,
             self.host.clone(),
             started,
+            if self.jobs.is_empty() { "-".to_owned() } else { self.jobs.join(", ") },
         ]
     }
 }
@@ -87,6 +91,7 @@ fn entry(profile: &Profile, file: &ClusterFile) -> Entry {
         host: file.cluster.host.clone(),
         started_at: file.cluster.started_at.to_string(),
         controller: controller.map(|state| state.id.pid),
+        jobs: file.jobs().map(|job| job.id.to_string()).collect(),
     }
 }
 
@@ -101,6 +106,7 @@ fn unreadable(profile: &Profile) -> Entry {
         host: String::new(),
         started_at: String::new(),
         controller: None,
+        jobs: Vec::new(),
     }
 }
 

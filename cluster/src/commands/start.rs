@@ -21,6 +21,8 @@ Examples:
   cluster start -n 4
   cluster start -n 4 --python
   cluster start -n 4 --engines local --profile lab --daemonize
+  cluster start -n 64 --engines slurm --queue debug --walltime 1:00:00
+  cluster start -n 64 --engines pbs --nodes 4 --walltime 1:00:00 -- -l place=excl
   cluster start -n 8 --mpiexec 'mpiexec.mpich -f hosts' --ip '*'
   cluster start -n 2 -- --ping=250 --reuse")]
 pub struct Start {
@@ -37,15 +39,18 @@ pub struct Start {
     #[arg(long, value_name = "COMMAND")]
     controller_cmd: Option<String>,
 
-    /// More arguments for the controller, see `controller --help`.
-    #[arg(last = true, value_name = "CONTROLLER ARGUMENTS")]
+    /// More arguments for the controller, see `controller --help`; with `--engines slurm` or `pbs`, for sbatch or qsub.
+    #[arg(last = true, value_name = "MORE ARGUMENTS")]
     pub controller_arguments: Vec<String>,
 }
 
 impl Start {
     /// Runs until the cluster ends.
-    pub fn run(self, place: &Place, form: Form) -> Result<(), Failure> {
+    pub fn run(mut self, place: &Place, form: Form) -> Result<(), Failure> {
         let asked_at = Instant::now();
+        if self.launch.is_batch() {
+            self.launch.pass_to_batch(std::mem::take(&mut self.controller_arguments));
+        }
         let profile = place.profile()?;
         let programs = self.launch.programs(self.controller_cmd);
         let launcher = self.launch.launcher(&programs)?;
@@ -57,7 +62,7 @@ impl Start {
         )?;
         if self.launch.dry_run() {
             let mut lines = vec![controller.to_string()];
-            lines.extend(launcher.commands(&profile, 0, self.launch.ranks()).iter().map(ToString::to_string));
+            lines.extend(launcher.dry_run(&profile, self.launch.ranks())?);
             return if form == Form::Json { print_json(&lines) } else { print(&lines.join("\n")) };
         }
         if self.launch.wants_background() {

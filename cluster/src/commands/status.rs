@@ -6,6 +6,7 @@ use clap::Args;
 use protocol::extension::ClusterStatus;
 use serde::Serialize;
 use serde_json::json;
+use slurm_pbs::JobStatus;
 
 use super::list::table;
 use crate::cli::Place;
@@ -36,6 +37,17 @@ struct Set {
     engines: u32,
     processes_alive: usize,
     processes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<Job>,
+}
+
+/// What the batch system says of a job.
+#[derive(Debug, Serialize)]
+struct Job {
+    id: String,
+    system: String,
+    /// None if it does not answer.
+    status: Option<JobStatus>,
 }
 
 impl Status {
@@ -82,12 +94,37 @@ fn files(profile: &Profile, file: Option<&ClusterFile>) -> Files {
             engines: found.n,
             processes_alive: file.live_count(found),
             processes: found.engines.len(),
+            job: found.job.as_ref().map(|job| Job {
+                id: job.id.to_string(),
+                system: job.system.to_string(),
+                status: job.status().ok(),
+            }),
         })
     });
     Files {
         cluster: profile.label(),
         profile_dir: profile.dir().display().to_string(),
         engine_sets: sets.collect(),
+    }
+}
+
+impl Job {
+    /// `job 12 of Slurm runs on n[1-2], 58 min left`
+    fn text(&self) -> String {
+        let what = match &self.status {
+            None => "cannot be asked after: the batch system does not answer".to_owned(),
+            Some(JobStatus::Queued { reason }) if reason.is_empty() => "waits in the queue".to_owned(),
+            Some(JobStatus::Queued { reason }) => format!("waits in the queue: {reason}"),
+            Some(JobStatus::Running { nodes, seconds_left: Some(left) }) => {
+                format!("runs on {nodes}, {} left", duration(Duration::from_secs(*left)))
+            }
+            Some(JobStatus::Running { nodes, seconds_left: None }) => {
+                format!("runs on {nodes}, without a time limit")
+            }
+            Some(JobStatus::Ending) => "is being ended".to_owned(),
+            Some(JobStatus::Ended { end }) => end.to_string(),
+        };
+        format!("job {} of {} {what}", self.id, self.system)
     }
 }
 
@@ -115,6 +152,9 @@ fn text(files: &Files, status: &ClusterStatus) -> String {
             set.processes,
             set.launcher
         ));
+    }
+    for (set, job) in files.engine_sets.iter().filter_map(|set| Some((set.set, set.job.as_ref()?))) {
+        text.push_str(&format!("\nset {set}: {}", job.text()));
     }
     if status.engines.is_empty() {
         return text;

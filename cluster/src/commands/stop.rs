@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::Place;
 use crate::cluster_file::{self, ClusterFile, ProcessState};
 use crate::failure::{Code, Failure};
+use crate::hub::{ANSWER_TIMEOUT, HubLink};
 use crate::launch;
 use crate::output::{duration, print, print_json};
 use crate::process::wait_until_gone;
@@ -16,11 +17,18 @@ use crate::profile::{Profile, all_cluster_files};
 use crate::supervisor::OTHER_SUPERVISORS_GRACE;
 use crate::teardown::{Outcome, Teardown, remove_connection_files};
 
+/// A batch system takes its time to end a job, and a supervisor waits for that.
+const JOB_SUPERVISORS_GRACE: Duration = Duration::from_secs(150);
+
+/// A job ends by itself when its engines were told to.
+const ORDERLY_JOB_END: Duration = Duration::from_secs(5);
+
 /// End a cluster: engines, controller and the command that watches over them.
 ///
 /// The engines are told first and get a moment to end; what remains gets SIGTERM, then SIGKILL. The command
 /// returns when every process is gone and the cluster's files are removed. It works also when the command that
-/// started the cluster was killed.
+/// started the cluster was killed. A job of a batch system that does not end by itself is cancelled, and looked after
+/// until it has ended; also from another login node.
 #[derive(Args, Debug)]
 pub struct Stop {
     /// Stop every cluster of every profile (or of the profile that is named).
@@ -98,6 +106,9 @@ fn stop(profile: &Profile) -> Result<Stopped, Failure> {
 /// Ends what a cluster file names and removes the file.
 pub fn end_everything(profile: &Profile, file: &ClusterFile) -> Result<Outcome, Failure> {
     if !file.is_of_this_host() {
+        if file.jobs().next().is_some() {
+            return end_from_afar(profile, file);
+        }
         return Err(Failure::failed(format!("cluster {} runs on {}", profile.label(), file.cluster.host))
             .hint(format!(
                 "log in there and type: {}; if that machine is gone: {}",
@@ -114,11 +125,17 @@ pub fn end_everything(profile: &Profile, file: &ClusterFile) -> Result<Outcome, 
                 .hint("the cluster belongs to another user")
         })?;
     }
-    let deaf = wait_until_gone(&supervisors, Instant::now() + OTHER_SUPERVISORS_GRACE, || false);
+    let has_jobs = file.jobs().next().is_some();
+    let grace = if has_jobs { JOB_SUPERVISORS_GRACE } else { OTHER_SUPERVISORS_GRACE };
+    let deaf = wait_until_gone(&supervisors, Instant::now() + grace, || false);
     for supervisor in deaf {
         let _ = supervisor.signal(Signal::SIGKILL); // Its children follow it, and are looked at next.
     }
     let outcome = if file.is_of_this_boot() { end_processes(profile, file)? } else { Outcome::default() };
+    // Those that nobody watches over any more, also of before a reboot.
+    for job in file.jobs() {
+        job.end(Duration::ZERO, || false)?;
+    }
     let _lock = cluster_file::Lock::take(profile)?;
     if let Some(controller) = file.controller.as_ref().and_then(|controller| controller.state.as_ref()) {
         remove_connection_files_of(profile, controller)?;
@@ -132,6 +149,30 @@ pub fn end_everything(profile: &Profile, file: &ClusterFile) -> Result<Outcome, 
         })?;
     }
     Ok(outcome)
+}
+
+/// The cluster was started on another machine: its jobs can be ended from here, and its controller over the network.
+fn end_from_afar(profile: &Profile, file: &ClusterFile) -> Result<Outcome, Failure> {
+    let told = HubLink::connect(&profile.client_file()).and_then(|mut hub| hub.shut_down(ANSWER_TIMEOUT));
+    for job in file.jobs() {
+        job.end(if told.is_ok() { ORDERLY_JOB_END } else { Duration::ZERO }, || false)?;
+    }
+    told.map_err(|failure| {
+        failure
+            .because(format!("its jobs have been ended; its controller ran on {}", file.cluster.host))
+            .hint(format!(
+                "log in there and type: {}; if that machine is gone: {}",
+                profile.command("cluster", "stop"),
+                profile.command("cluster", "clean --force")
+            ))
+    })?;
+    let _lock = cluster_file::Lock::take(profile)?;
+    for path in [profile.cluster_file(), profile.client_file(), profile.engine_file()] {
+        cluster_file::remove_if_there(&path).map_err(|error| {
+            Failure::failed(format!("failed to remove {}", path.display())).caused_by(error)
+        })?;
+    }
+    Ok(Outcome::default())
 }
 
 fn end_processes(profile: &Profile, file: &ClusterFile) -> Result<Outcome, Failure> {

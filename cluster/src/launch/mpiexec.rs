@@ -8,64 +8,152 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use slurm_pbs::mpiexec::{Complaint, split_rank_tag};
-use slurm_pbs::{Exit, Flavor, LaunchSpec, Mpiexec, Ranks};
+use slurm_pbs::placement::split_label;
+use slurm_pbs::{Allocation, Exit, Flavor, LaunchSpec, Mpiexec, Placement, Ranks};
 
-use super::{EngineKind, Explanation, Launcher, is_in_a_job, place_arguments};
+use super::{EngineKind, Explanation, Launcher, allocation, is_in_a_job, place_arguments};
 use crate::failure::{Code, Failure, LastLines};
 use crate::log_file::{LAST_LINES_MAX, last_lines, printable, tail};
 use crate::process::host_name;
 use crate::profile::Profile;
 use crate::run_command::{CommandLine, find_in_path, split_words};
 
+/// How long engines in a job wait for the connection file: network file systems keep what they know of a directory for
+/// up to a minute.
+const FILE_SECONDS: u32 = 90;
+
 /// See the module.
 pub(super) struct MpiLauncher {
     engine: CommandLine,
-    program: PathBuf,
-    /// The user's own arguments of `mpiexec`, before ours.
-    extra: Vec<String>,
-    mpiexec: Mpiexec,
+    starter: Starter,
     as_root: bool,
 }
 
+/// What starts the ranks.
+enum Starter {
+    Mpiexec {
+        program: PathBuf,
+        mpiexec: Mpiexec,
+        /// The user's own arguments, before ours.
+        extra: Vec<String>,
+        /// The hosts of the job that we are in, where the launcher does not find them by itself.
+        node_file: Option<String>,
+    },
+    Srun {
+        program: PathBuf,
+        flavor: Flavor,
+        mpi: String,
+        overlap: bool,
+    },
+}
+
 impl MpiLauncher {
-    /// Finds the `mpiexec` for `engine`, which needs the MPI `library`; `given` is the user's choice.
+    /// Finds what starts `engine`, which needs the MPI `library`; `given` is the user's choice of an `mpiexec`.
     pub(super) fn find(
         engine: CommandLine,
         library: Option<Flavor>,
         given: Option<&str>,
     ) -> Result<MpiLauncher, Failure> {
         let as_root = nix::unistd::geteuid().is_root();
-        if let Some(given) = given {
-            let mut words = split_words(given).ok_or_else(|| {
-                Failure::usage(format!("--mpiexec {given:?} is no command line")).hint("check its quotes")
-            })?;
-            let wanted = words.remove(0);
-            let program = Some(&wanted).filter(|name| name.contains('/')).map(PathBuf::from);
-            let program =
-                program.or_else(|| find_in_path(&wanted)).ok_or_else(|| no_program(&wanted, library))?;
-            let mpiexec = probe(&program)?;
-            if let Some(library) = library.filter(|library| *library != mpiexec.flavor) {
-                return Err(mismatch(&engine.program, library, &program, &mpiexec));
-            }
-            return Ok(MpiLauncher { engine, program, extra: words, mpiexec, as_root });
+        let starter = match (given, allocation()) {
+            (Some(given), _) => given_mpiexec(&engine, library, given)?,
+            (None, None) => own_mpiexec(&engine, library)?,
+            (None, Some(allocation)) => in_job(&engine, library, &allocation)?,
+        };
+        Ok(MpiLauncher { engine, starter, as_root })
+    }
+
+    fn flavor(&self) -> Flavor {
+        match &self.starter {
+            Starter::Mpiexec { mpiexec, .. } => mpiexec.flavor,
+            Starter::Srun { flavor, .. } => *flavor,
         }
-        let names = library.unwrap_or(Flavor::OpenMpi).launcher_names();
-        let mut of_other_family = None;
-        for program in names.iter().filter_map(|name| find_in_path(name)) {
-            match probe(&program) {
-                Ok(mpiexec) if library.is_none_or(|library| library == mpiexec.flavor) => {
-                    return Ok(MpiLauncher { engine, program, extra: Vec::new(), mpiexec, as_root });
-                }
-                Ok(mpiexec) => of_other_family = of_other_family.or(Some((program, mpiexec))),
-                Err(_) => {} // Some other launcher under that name, e.g. a batch system's: try the next.
+    }
+
+    /// The rank that wrote a line, and the line without its tag.
+    fn split_tag<'a>(&self, line: &'a str) -> (Option<u32>, Cow<'a, str>) {
+        match &self.starter {
+            Starter::Mpiexec { mpiexec, .. } => split_rank_tag(mpiexec.flavor, line),
+            Starter::Srun { .. } => {
+                let (rank, text) = split_label(line);
+                (rank, Cow::Borrowed(text))
             }
         }
-        Err(match (library, of_other_family) {
-            (Some(library), Some((program, mpiexec))) => {
-                mismatch(&engine.program, library, &program, &mpiexec)
+    }
+}
+
+fn given_mpiexec(engine: &CommandLine, library: Option<Flavor>, given: &str) -> Result<Starter, Failure> {
+    let mut words = split_words(given).ok_or_else(|| {
+        Failure::usage(format!("--mpiexec {given:?} is no command line")).hint("check its quotes")
+    })?;
+    let wanted = words.remove(0);
+    let program = Some(&wanted).filter(|name| name.contains('/')).map(PathBuf::from);
+    let program = program.or_else(|| find_in_path(&wanted)).ok_or_else(|| no_program(&wanted, library))?;
+    let mpiexec = probe(&program)?;
+    if let Some(library) = library.filter(|library| *library != mpiexec.flavor) {
+        return Err(mismatch(&engine.program, library, &program, &mpiexec));
+    }
+    Ok(Starter::Mpiexec { program, mpiexec, extra: words, node_file: None })
+}
+
+/// The `mpiexec` of the engine's MPI.
+fn own_mpiexec(engine: &CommandLine, library: Option<Flavor>) -> Result<Starter, Failure> {
+    let names = library.unwrap_or(Flavor::OpenMpi).launcher_names();
+    let mut of_other_family = None;
+    for program in names.iter().filter_map(|name| find_in_path(name)) {
+        match probe(&program) {
+            Ok(mpiexec) if library.is_none_or(|library| library == mpiexec.flavor) => {
+                return Ok(Starter::Mpiexec { program, mpiexec, extra: Vec::new(), node_file: None });
             }
-            _ => no_program("mpiexec", library),
-        })
+            Ok(mpiexec) => of_other_family = of_other_family.or(Some((program, mpiexec))),
+            Err(_) => {} // Some other launcher under that name, e.g. a batch system's: try the next.
+        }
+    }
+    Err(match (library, of_other_family) {
+        (Some(library), Some((program, mpiexec))) => mismatch(&engine.program, library, &program, &mpiexec),
+        _ => no_program("mpiexec", library),
+    })
+}
+
+/// What makes all ranks of the job that we are in one world.
+fn in_job(
+    engine: &CommandLine,
+    library: Option<Flavor>,
+    allocation: &Allocation,
+) -> Result<Starter, Failure> {
+    let flavor = library.unwrap_or(Flavor::OpenMpi);
+    let srun = allocation.is_slurm.then(|| find_in_path("srun")).flatten();
+    let listed = srun.as_ref().and_then(|srun| {
+        let output = Command::new(srun).arg("--mpi=list").stdin(Stdio::null()).output().ok()?;
+        // Older ones say it on standard error.
+        Some(format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ))
+    });
+    let own = own_mpiexec(engine, library);
+    let placement = Placement::choose(allocation, flavor, listed.as_deref(), own.is_ok());
+    match (placement, srun) {
+        (Ok(Placement::Srun { mpi, overlap }), Some(program)) => {
+            Ok(Starter::Srun { program, flavor, mpi, overlap })
+        }
+        (Err(error), Some(_)) => {
+            Err(Failure::new(Code::LaunchFailed, "nothing here makes all ranks of this job one MPI world")
+                .caused_by(error)
+                .hint(format!(
+                    "load the module that brings the mpiexec of {flavor}, or name one with --mpiexec"
+                )))
+        }
+        (placement, _) => {
+            let mut starter = own?;
+            if let (Starter::Mpiexec { node_file, .. }, Ok(Placement::Mpiexec { node_file: found })) =
+                (&mut starter, placement)
+            {
+                *node_file = found;
+            }
+            Ok(starter)
+        }
     }
 }
 
@@ -75,16 +163,18 @@ impl Launcher for MpiLauncher {
     }
 
     fn describe(&self) -> String {
-        format!("MPI engines ({})", self.mpiexec)
+        match &self.starter {
+            Starter::Mpiexec { mpiexec, .. } => format!("MPI engines ({mpiexec})"),
+            Starter::Srun { flavor, mpi, .. } => format!("MPI engines ({flavor}, srun --mpi={mpi})"),
+        }
     }
 
     /// Unless a list of hosts was given, which is in arguments or variables of `mpiexec`.
     fn stays_here(&self) -> bool {
         let names_hosts =
             ["OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile", "HYDRA_HOST_FILE"];
-        self.extra.is_empty()
-            && !is_in_a_job()
-            && names_hosts.iter().all(|name| std::env::var_os(name).is_none())
+        let is_plain = matches!(&self.starter, Starter::Mpiexec { extra, .. } if extra.is_empty());
+        is_plain && !is_in_a_job() && names_hosts.iter().all(|name| std::env::var_os(name).is_none())
     }
 
     fn commands(&self, profile: &Profile, set: u32, ranks: Ranks) -> Vec<CommandLine> {
@@ -93,28 +183,54 @@ impl Launcher for MpiLauncher {
         // An engine that finds another world size than asked for refuses to run: the wrong launcher starts n
         // worlds of one rank each.
         arguments.push(format!("--expect-size={ranks}"));
+        if is_in_a_job() {
+            // A network file system may show a file to another machine only after a while.
+            arguments.push(format!("--wait-for-file={FILE_SECONDS}"));
+        }
         arguments.extend(place_arguments(profile));
-        let spec = LaunchSpec::new(ranks, self.engine.program.to_string_lossy(), arguments);
-        let mut line = self.extra.clone();
-        line.extend(self.mpiexec.arguments(&spec, self.as_root));
         let log = profile.log_file(&format!("engines-{set}"));
-        vec![CommandLine { program: self.program.clone(), arguments: line, log }]
+        let (program, arguments) = match &self.starter {
+            Starter::Mpiexec { program, mpiexec, extra, node_file } => {
+                let spec = LaunchSpec::new(ranks, self.engine.program.to_string_lossy(), arguments);
+                let mut line = extra.clone();
+                line.extend(node_file.iter().flat_map(|file| mpiexec.node_file_arguments(file)));
+                line.extend(mpiexec.arguments(&spec, self.as_root));
+                (program, line)
+            }
+            Starter::Srun { program, mpi, overlap, .. } => {
+                let mut line = Placement::srun_arguments(mpi, *overlap, ranks.get());
+                line.push(self.engine.program.to_string_lossy().into_owned());
+                line.extend(arguments);
+                (program, line)
+            }
+        };
+        vec![CommandLine { program: program.clone(), arguments, log }]
     }
 
     fn explain(&self, _index: usize, exit: Exit, output: &str) -> Explanation {
-        match Complaint::find(self.mpiexec.flavor, output) {
+        let mpiexec = match &self.starter {
+            Starter::Mpiexec { mpiexec, .. } => mpiexec,
+            Starter::Srun { .. } => {
+                let exit = match exit {
+                    Exit::Code(code) => Exit::from_shell_code(code),
+                    signal => signal,
+                };
+                return Explanation { what: format!("a rank under srun {exit}"), hint: None };
+            }
+        };
+        match Complaint::find(mpiexec.flavor, output) {
             Some(complaint) => {
                 Explanation { what: complaint.to_string(), hint: complaint.hint().map(str::to_owned) }
             }
-            None => Explanation { what: self.mpiexec.explain_exit(exit), hint: None },
+            None => Explanation { what: mpiexec.explain_exit(exit), hint: None },
         }
     }
 
     /// The ranks' own lines, if there are any and what the launcher added has been understood by `explain`.
     fn last_lines(&self, log: &Path) -> Option<LastLines> {
         let text = tail(log).ok()?;
-        let understood = Complaint::find(self.mpiexec.flavor, &text).is_some();
-        let tagged = text.lines().map(|line| split_rank_tag(self.mpiexec.flavor, line));
+        let understood = Complaint::find(self.flavor(), &text).is_some();
+        let tagged = text.lines().map(|line| self.split_tag(line));
         let shown = |(rank, line): (Option<u32>, Cow<'_, str>)| match rank {
             Some(rank) => Some(format!("rank {rank}: {}", printable(&line))),
             None if understood || line.trim().is_empty() => None,
