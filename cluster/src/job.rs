@@ -28,6 +28,9 @@ const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const ASK_FIRST: Duration = Duration::from_millis(250);
 const ASK_MAX: Duration = Duration::from_secs(15);
 
+/// Who waits for a job's end asks more often.
+const END_ASK_MAX: Duration = Duration::from_millis(500);
+
 /// How long a job that was cancelled may take: Slurm gives its processes 30 seconds by default (KillWait), PBS 10.
 const CANCEL_TIME: Duration = Duration::from_secs(120);
 
@@ -148,7 +151,7 @@ impl JobState {
                 return Err(failure.hint(format!("see: {}", self.system.status(&self.id).join(" "))));
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_secs(2));
+            pause = (pause * 2).min(END_ASK_MAX);
         }
     }
 

@@ -265,9 +265,9 @@ impl Supervisor {
                 }
                 if let Some(left) = *seconds_left
                     && let Some(&at) = WALLTIME_WARNINGS.iter().find(|&&at| left <= at)
-                    && at < job.warned_at
+                    && at < std::mem::replace(&mut job.warned_at, at)
+                    && was_running
                 {
-                    job.warned_at = at;
                     warning = Some(format!(
                         "{} has {} left",
                         job.state.label(),

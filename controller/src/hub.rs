@@ -7,7 +7,7 @@ pub(crate) mod registration;
 pub(crate) mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::extension::EngineDescription;
 use protocol::id::{EngineId, EngineUuid, MsgId};
@@ -28,6 +28,8 @@ pub(crate) struct Engine {
     pub(crate) uuid: EngineUuid,
     pub(crate) description: EngineDescription,
     pub(crate) last_heard: Instant,
+    /// When the job that it is a part of reaches its time limit.
+    pub(crate) job_ends: Option<Instant>,
     /// Set while its heart's connection is gone: when it counts as lost.
     pub(crate) lost_at: Option<Instant>,
     /// Every request that it has and has not answered.
@@ -44,10 +46,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     fn new(now: Instant, id: EngineId, uuid: EngineUuid, description: EngineDescription) -> Engine {
+        let left = description.job.as_ref().and_then(|job| job.seconds_left);
         Engine {
             id,
             uuid,
             description,
+            job_ends: left.and_then(|left| now.checked_add(Duration::from_secs(left))),
             last_heard: now,
             lost_at: None,
             outstanding: BTreeSet::new(),

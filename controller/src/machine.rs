@@ -181,6 +181,8 @@ pub enum Event {
     Ending {
         /// Who.
         engine: EngineUuid,
+        /// Why, if it said that.
+        reason: Option<String>,
     },
     /// An engine was heard on a channel: it can be reached there.
     Reached {
@@ -464,7 +466,7 @@ impl Controller {
                 self.on_registering(now, identity, header, *request, effects)
             }
             Event::Unregistering { engine } => self.on_unregistering(now, engine, effects),
-            Event::Ending { engine } => self.on_ending(now, &engine, effects),
+            Event::Ending { engine, reason } => self.on_ending(now, &engine, reason.as_deref(), effects),
             Event::Reached { channel, identity } => self.on_reached(now, channel, &identity, effects),
             Event::Beat { identity } => self.on_beat(now, &identity, effects),
             Event::Disconnected { identity } => self.on_disconnected(now, &identity, effects),

@@ -297,6 +297,10 @@ impl Executor {
             let text = panic_text(&*panic);
             Err(RunError::new(ename::RUNTIME_ERROR, format!("the function panicked: {text}")))
         });
+        let result = result.map_err(|error| match self.parts.interrupt.reason() {
+            Some(reason) if error.interrupted => error.because(reason),
+            _ => error,
+        });
         (result, start.elapsed())
     }
 

@@ -19,6 +19,8 @@ struct Flag {
     state: AtomicU8,
     /// The thread that does not look at the flag by itself, and is woken by SIGINT.
     nudged: OnceLock<libc::pthread_t>,
+    /// Why tasks are interrupted from now on, if no user asks for it.
+    reason: OnceLock<String>,
 }
 
 impl Interrupt {
@@ -58,6 +60,16 @@ impl Interrupt {
     /// and go on; the next interrupt hits it again.
     pub fn take(&self) -> bool {
         self.0.change(INTERRUPTED, RUNNING)
+    }
+
+    /// Says why tasks are interrupted from now on: the engine ends. The first reason stays.
+    pub fn explain(&self, reason: String) {
+        let _ = self.0.reason.set(reason);
+    }
+
+    /// What [`Interrupt::explain`] said.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.reason.get().map(String::as_str)
     }
 
     /// Whether the running task is to end.

@@ -30,6 +30,7 @@ pub mod communicator;
 pub mod control_plane;
 pub mod executor;
 pub mod interrupt;
+mod job;
 pub mod loopback;
 pub mod machine;
 #[cfg(feature = "mpi")]

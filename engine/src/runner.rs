@@ -135,6 +135,14 @@ impl RunError {
             published: false,
         }
     }
+
+    /// The same error with the reason behind it.
+    pub(crate) fn because(mut self, reason: &str) -> RunError {
+        self.evalue =
+            if self.evalue.is_empty() { reason.to_owned() } else { format!("{}: {reason}", self.evalue) };
+        self.traceback.push(format!("The engine ends because {reason}"));
+        self
+    }
 }
 
 /// So that native functions can write `?` behind calls to other ranks.

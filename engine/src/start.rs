@@ -256,6 +256,7 @@ fn join_cluster(settings: &Settings, profile: &Profile, place: &Place) -> Result
             rank: u32::try_from(place.rank()).unwrap_or(u32::MAX),
             world_size: u32::try_from(place.size()).unwrap_or(u32::MAX),
             runner: if settings.python.is_some() { "python" } else { "script" }.to_owned(),
+            job: crate::job::description(|name| std::env::var(name).ok(), SystemTime::now()),
         },
         session: &mut session,
         receiver: &mut receiver,

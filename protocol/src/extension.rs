@@ -83,6 +83,19 @@ pub struct EngineDescription {
     /// What runs code: `script`, `python`.
     #[serde(default)]
     pub runner: String,
+    /// The job that it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<EngineJob>,
+}
+
+/// The job of a batch system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineJob {
+    /// For people: `job 12 of Slurm`.
+    pub name: String,
+    /// What was left of its time limit when the engine registered; none if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
 }
 
 /// In `registration_request`: who registers, and (from rank 0) its whole world in one message.

@@ -285,6 +285,7 @@ fn engine(id: u32) -> Arc<Engine> {
         rank: id,
         world_size: 4,
         runner: "script".into(),
+        job: None,
     };
     Arc::new(Engine {
         id: EngineId(id),

@@ -2,13 +2,15 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use slurm_pbs::Ranks;
+use slurm_pbs::{JobStatus, Ranks, System};
 
 use crate::cli::Place;
 use crate::failure::{Code, Failure};
-use crate::launch::{EngineKind, JobOptions, Programs};
+use crate::job;
+use crate::launch::{EngineKind, JobOptions, Programs, allocation};
 
 /// Start engines inside a job, as one MPI world; job scripts end in this.
 ///
@@ -36,6 +38,16 @@ pub struct Launch {
     python: Option<Option<String>>,
 }
 
+/// When the job that we are in ends at the latest, in seconds since 1970, if its batch system says so.
+fn job_ends() -> Option<u64> {
+    let allocation = allocation()?;
+    let id = allocation.job_id?.parse().ok()?;
+    let system = if allocation.is_slurm { System::Slurm } else { job::find_pbs().ok()? };
+    let status = system.read_status(&job::run(&system.status(&id)).ok()?).ok()?;
+    let JobStatus::Running { seconds_left: Some(left), .. } = status else { return None };
+    Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() + left)
+}
+
 impl Launch {
     /// Returns only if it failed.
     pub fn run(self, place: &Place) -> Result<(), Failure> {
@@ -49,7 +61,12 @@ impl Launch {
         let commands = launcher.commands(&place.profile()?, 0, self.n);
         let [line] = commands.as_slice() else { unreachable!("an MPI launcher is one process") };
         eprintln!("cluster: {} {}: {line}", self.n, launcher.describe());
-        let error = Command::new(&line.program).args(&line.arguments).exec();
+        let mut command = Command::new(&line.program);
+        command.args(&line.arguments);
+        if let Some(ends) = job_ends() {
+            command.env("COMMWORLD_JOB_ENDS", ends.to_string()); // Engines say with it why they end.
+        }
+        let error = command.exec();
         Err(Failure::new(Code::LaunchFailed, format!("failed to run {}", line.program.display()))
             .caused_by(error))
     }

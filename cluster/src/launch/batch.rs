@@ -115,7 +115,10 @@ impl Launcher for Batch {
         // What PBS puts there at the end must not overwrite the log.
         let output = if self.system.is_slurm() { log.clone() } else { log.with_extension("pbs") };
         let spec = JobSpec {
-            name: JobSpec::name_from(&format!("engines-{}", profile.cluster_id())),
+            name: JobSpec::name_from(&match profile.cluster_id() {
+                "" => "engines".to_owned(),
+                id => format!("engines-{id}"),
+            }),
             ranks,
             nodes: self.options.nodes,
             walltime: self.walltime,

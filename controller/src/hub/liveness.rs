@@ -71,6 +71,20 @@ impl Engine {
     }
 }
 
+/// Slurm looks at its jobs' limits every 30 seconds, and ends them a little early or late.
+const JOB_END_TOLERANCE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// What an engine that vanished without a word was a part of, and whether that had to end now.
+    fn end_of_job(&self, now: Instant, reason: &str) -> Option<String> {
+        let job = &self.description.job.as_ref()?.name;
+        Some(match self.job_ends {
+            Some(ends) if now + JOB_END_TOLERANCE >= ends => format!("{job} reached its time limit"),
+            _ => format!("{reason} ({job})"),
+        })
+    }
+}
+
 impl Controller {
     /// Asks all hearts at once, for instance because one has just come.
     pub(crate) fn ping_now(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -175,9 +189,15 @@ impl Controller {
         }
     }
 
-    pub(crate) fn on_ending(&mut self, now: Instant, engine: &EngineUuid, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_ending(
+        &mut self,
+        now: Instant,
+        engine: &EngineUuid,
+        reason: Option<&str>,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(id) = self.hub.by_uuid(engine.as_str()).map(|engine| engine.id) {
-            self.lose_engine(now, id, false, "it was shut down", effects);
+            self.lose_engine(now, id, false, reason.unwrap_or("it was shut down"), effects);
         } else if let Some((id, engine)) = self.hub.cancel_join(|uuid, _| uuid == engine) {
             tracing::info!(%engine, "registration cancelled");
             effects.push(Effect::Remember(Change::Left { id, engine }));
@@ -194,6 +214,8 @@ impl Controller {
         effects: &mut Vec<Effect>,
     ) {
         let Some(engine) = self.hub.remove(id, may_return) else { return };
+        let of_job = if may_return { engine.end_of_job(now, reason) } else { None };
+        let reason = of_job.as_deref().unwrap_or(reason);
         tracing::info!(%id, uuid = %engine.uuid, reason, outstanding = engine.outstanding.len(), "engine lost");
         effects.push(Effect::Remember(Change::Left { id, engine: engine.uuid.clone() }));
         if may_return {

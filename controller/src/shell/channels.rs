@@ -451,7 +451,8 @@ impl Channels {
             let _ = self.iopub_out.send(&message.wire.to_parts(&routing))?;
             self.iopub_relayed += 1;
             if message.header.msg_type == SHUTDOWN_REPLY {
-                events.push(Event::Ending { engine: message.header.session.as_str().into() });
+                let engine = message.header.session.as_str().into();
+                events.push(Event::Ending { engine, reason: None });
             }
             if store.keeps_records()
                 && let Some(change) = decode::output(&message)

@@ -23,6 +23,9 @@ use crate::machine::{Address, Channel, Client, Event, Outcome, Query, Request, T
 use crate::records::{Change, Output};
 use crate::tasks::TaskId;
 
+/// Why an engine ended is a sentence; it goes into every error of what it had.
+const REASON_CHARS_MAX: usize = 300;
+
 /// Why there is no dask here.
 const NO_DASK: &str = "this controller is no Python process and runs no dask scheduler; \
     start one with `dask scheduler` and workers with view.apply";
@@ -169,11 +172,13 @@ pub(super) fn query(routing: Vec<Bytes>, message: Message) -> Result<Event, BadR
         UNREGISTRATION_REQUEST => {
             // An engine's socket has the engine's name. Its id may be another engine's by now, if it was lost.
             let name = std::str::from_utf8(&identity).map(EngineUuid::from);
+            let request = message.content::<UnregistrationRequest>().ok();
             if let Some(engine) = name.ok().filter(EngineUuid::is_valid) {
-                return Ok(Event::Ending { engine });
+                let reason = request.and_then(|request| request.reason);
+                let reason = reason.map(|text| text.chars().take(REASON_CHARS_MAX).collect());
+                return Ok(Event::Ending { engine, reason });
             }
-            let engine: Option<EngineId> =
-                message.content::<UnregistrationRequest>().ok().and_then(|request| request.id);
+            let engine: Option<EngineId> = request.and_then(|request| request.id);
             return Ok(Event::Unregistering { engine });
         }
         CONNECTION_REQUEST => Query::Connection,

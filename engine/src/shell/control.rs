@@ -250,7 +250,9 @@ impl Control {
             if self.ending.is_some_and(|ending| ending.exit_code == super::EXIT_TERMINATED) {
                 exit_now("second SIGTERM", super::EXIT_TERMINATED);
             }
-            tracing::info!("ending because of SIGTERM");
+            let reason = crate::job::why_terminated(|name| std::env::var(name).ok(), SystemTime::now());
+            tracing::info!(%reason, "ending because of SIGTERM");
+            self.parts.shared.interrupt.explain(reason);
             self.end(Ending::Terminated, Duration::ZERO, super::EXIT_TERMINATED);
         }
     }
@@ -433,7 +435,8 @@ impl Control {
     }
 
     fn unregister(&mut self) {
-        let content = UnregistrationRequest { id: Some(self.parts.name.id) };
+        let reason = self.parts.shared.interrupt.reason().map(str::to_owned);
+        let content = UnregistrationRequest { id: Some(self.parts.name.id), reason };
         let request = self.parts.session.message(now(), UNREGISTRATION_REQUEST, &Empty {}, &content, vec![]);
         match self.parts.registration.send(&request.to_parts(&[])) {
             Ok(Sent::Done) => tracing::debug!("unregistered"),

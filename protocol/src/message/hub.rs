@@ -94,6 +94,9 @@ pub struct UnregistrationRequest {
     /// Who leaves; stock engines that were never registered send null.
     #[serde(default)]
     pub id: Option<EngineId>,
+    /// Why, in words; an addition of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Content of `connection_reply`.

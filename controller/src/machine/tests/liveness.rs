@@ -1,5 +1,7 @@
 //! Who is alive.
 
+use protocol::extension::EngineJob;
+
 use super::*;
 
 #[test]
@@ -47,7 +49,7 @@ fn a_silent_engine_is_lost_in_the_end_and_taken_back_with_its_id_when_it_returns
 #[test]
 fn an_engine_that_said_goodbye_does_not_return_by_a_late_echo() {
     let mut sim = Sim::with_engines(1);
-    let left = sim.on(Event::Ending { engine: "e0".into() });
+    let left = sim.on(Event::Ending { engine: "e0".into(), reason: None });
     assert_eq!(published(&left), ["unregistration_notification"]);
     assert_eq!(sim.on(Event::Unregistering { engine: Some(EngineId(0)) }), []);
     sim.on(beat(0));
@@ -108,4 +110,31 @@ fn what_was_lost_with_a_connection_that_comes_back_is_noticed() {
     assert_eq!((id.as_str(), name.as_str()), ("d", "EngineError"));
     assert!(words.contains("connection was lost for a moment"), "{words}");
     assert_eq!(sim.on(replied(Channel::Mux, 1, 6, None)), [relayed(Channel::Mux, 1, 6)]);
+}
+
+#[test]
+fn an_engine_whose_job_was_at_its_time_limit_is_lost_for_that_reason() {
+    let job = |seconds_left| Some(EngineJob { name: "job 8 of Slurm".into(), seconds_left });
+    for (seconds_left, passed, reason) in [
+        (Some(60), 58, "job 8 of Slurm reached its time limit"),
+        (Some(600), 58, "its connection was lost (job 8 of Slurm)"),
+        (None, 58, "its connection was lost (job 8 of Slurm)"),
+    ] {
+        let mut sim = Sim::new();
+        let mut request = our_registration(0);
+        let Event::Registering { request: registration, .. } = &mut request else { unreachable!() };
+        registration.extension.as_mut().expect("ours").engine.job = job(seconds_left);
+        sim.on(request);
+        sim.on(beat(0));
+        sim.pass(Duration::from_secs(2));
+        for _ in 2..passed {
+            sim.on(beat(0));
+            sim.pass(Duration::from_secs(1));
+        }
+
+        sim.on(Event::Disconnected { identity: identity(0) });
+        let told = sim.pass(Duration::from_secs(3));
+
+        assert!(format!("{told:?}").contains(reason), "{reason:?} is not in {told:?}");
+    }
 }

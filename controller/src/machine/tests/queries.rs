@@ -79,7 +79,7 @@ fn shutdown_tells_everybody_and_ends_when_the_engines_have() {
     assert_eq!(answer(&effects), ("shutdown_reply", json!({ "status": "ok" })));
     assert_eq!(published(&effects), ["shutdown_notification"]);
     assert_eq!(effects.last(), Some(&Effect::Stop { engine: "e0".into() }));
-    assert_eq!(sim.on(Event::Ending { engine: "e0".into() }).last(), Some(&Effect::Exit));
+    assert_eq!(sim.on(Event::Ending { engine: "e0".into(), reason: None }).last(), Some(&Effect::Exit));
 }
 
 #[test]

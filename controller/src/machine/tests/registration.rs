@@ -122,7 +122,7 @@ fn an_engine_whose_id_another_one_has_joins_when_that_one_is_gone() {
     sim.pass(Duration::from_millis(200));
     assert_eq!(given_id(&sim.on(registering("new", Some(0)))), json!(0));
     assert_eq!(without_pings(sim.on(beat(0))), []);
-    sim.on(Event::Ending { engine: "new".into() });
+    sim.on(Event::Ending { engine: "new".into(), reason: None });
     assert_eq!(published(&sim.on(beat(0))), ["registration_notification"]);
 }
 
@@ -130,7 +130,7 @@ fn an_engine_whose_id_another_one_has_joins_when_that_one_is_gone() {
 fn an_engine_that_says_goodbye_while_it_joins_does_not_join() {
     let mut sim = Sim::new();
     sim.on(registering("e0", None));
-    sim.on(Event::Ending { engine: "e0".into() });
+    sim.on(Event::Ending { engine: "e0".into(), reason: None });
     sim.on(beat(0));
     assert_eq!(published(&sim.pass(Duration::from_secs(1))), [""; 0]);
 }

@@ -306,7 +306,7 @@ fn an_engine_that_was_joining_or_lost_joins_when_it_is_heard() {
 fn an_engine_that_said_goodbye_while_it_joined_is_not_expected() {
     let mut sim = restorable(0);
     sim.on(registering("e0", None));
-    sim.on(Event::Ending { engine: "e0".into() });
+    sim.on(Event::Ending { engine: "e0".into(), reason: None });
     sim.restart();
     sim.on(beat(0));
     assert_eq!(published(&sim.pass(Duration::from_millis(50))), [""; 0]);
@@ -333,7 +333,7 @@ fn of_two_engines_that_expect_one_id_the_one_that_leaves_takes_nothing_from_the_
     sim.pass(Duration::from_secs(10));
     sim.restart();
     sim.on(registering("e2", Some(0)));
-    sim.on(Event::Ending { engine: "e2".into() });
+    sim.on(Event::Ending { engine: "e2".into(), reason: None });
     sim.restart();
     sim.on(beat(0));
     let joined = sim.pass(Duration::from_millis(50));

@@ -367,7 +367,7 @@ impl World {
     fn leave(&mut self, number: u32, by_output: bool) {
         let process = self.process(number);
         process.has_left = true;
-        let event = Event::Ending { engine: process.uuid.clone() };
+        let event = Event::Ending { engine: process.uuid.clone(), reason: None };
         let socket = if by_output { Socket::Output } else { Socket::Hub };
         self.send_up(Peer::Engine(number), socket, Up::Event(event));
         self.end(number, true, false);

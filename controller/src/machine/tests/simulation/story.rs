@@ -13,7 +13,7 @@ pub(super) fn event(event: &Event) -> String {
             format!("{} registers, wants id {:?}, brings {members}", request.uuid, request.id)
         }
         Event::Unregistering { engine } => format!("engine {engine:?} unregisters"),
-        Event::Ending { engine } => format!("{engine} ends"),
+        Event::Ending { engine, .. } => format!("{engine} ends"),
         Event::Reached { channel, identity } => format!("{} is ready on {}", text(identity), channel.name()),
         Event::Beat { identity } => format!("{} beats", text(identity)),
         Event::Disconnected { identity } => format!("{} is disconnected", text(identity)),
