@@ -15,7 +15,7 @@ packages=(
   libopenmpi-dev  # MPI headers and library, for `engine`
   libclang-dev    # reads the MPI headers
   libzmq3-dev     # ZeroMQ with CURVE
-  slurm-wlm slurm-wlm-basic-plugins munge # a private Slurm, for the tests
+  slurm-wlm slurm-wlm-basic-plugins munge libslurm-perl libslurmdb-perl # a private Slurm, for the tests
   procps          # ps and pgrep, for the tests
 )
 

@@ -174,7 +174,9 @@ pub struct Answer {
 impl Answer {
     /// What it complained about, in one line.
     pub fn complaint(&self) -> String {
-        let lines = self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+        // What imitates Torque complains on standard output.
+        let lines = self.stderr.lines().chain(self.stdout.lines());
+        let lines = lines.map(str::trim).filter(|line| !line.is_empty());
         let said: Vec<&str> = lines.take(3).collect();
         if said.is_empty() { format!("it {}", self.exit) } else { said.join("; ") }
     }
