@@ -16,6 +16,7 @@ packages=(
   libclang-dev    # reads the MPI headers
   libzmq3-dev     # ZeroMQ with CURVE
   slurm-wlm slurm-wlm-basic-plugins munge libslurm-perl libslurmdb-perl # a private Slurm, for the tests
+  iproute2 tcpdump # hosts with addresses of their own, for the tests
   procps          # ps and pgrep, for the tests
 )
 

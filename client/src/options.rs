@@ -1,10 +1,9 @@
 //! Which cluster: from options, environment and defaults to a checked connection file.
 
-use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::connection_file::{ClientFile, LocalMachine, disambiguate};
+use protocol::connection_file::ClientFile;
 use transport::connection_file::read_private;
 use transport::profile::{Profile, ProfileOptions};
 use transport::socket_directory;
@@ -74,23 +73,7 @@ impl ConnectOptions {
 
 /// The interface to connect to, as seen from this machine.
 pub(crate) fn interface(file: &ClientFile) -> String {
-    let location = file.common.location.as_str();
-    let hostname =
-        nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let own = |address: &str| address.parse().is_ok_and(is_own);
-    let addresses = if own(location) { vec![location.to_owned()] } else { vec![] };
-    let here = LocalMachine { hostname, addresses };
-    disambiguate(&file.common.interface, location, &here, |name| {
-        let found: Vec<IpAddr> =
-            (name, 0).to_socket_addrs().ok()?.map(|address| address.ip()).filter(IpAddr::is_ipv4).collect();
-        let chosen = found.iter().find(|address| is_own(**address)).map(|_| "127.0.0.1".to_owned());
-        chosen.or_else(|| found.first().map(IpAddr::to_string))
-    })
-}
-
-/// Whether an address is one of this machine's: only those can be bound.
-fn is_own(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+    transport::reach::choose(&file.common, &file.common.location).interface
 }
 
 /// How to tunnel, for messages, if the file asks for it.

@@ -190,6 +190,7 @@ impl Cluster {
                 key: "secret".into(),
                 curve_serverkey: None,
                 location: String::new(),
+                addresses: vec![],
                 pack: "json".into(),
                 unpack: "json".into(),
                 signature_scheme: "hmac-sha256".into(),

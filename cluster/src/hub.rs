@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::connection_file::{self, ClientFile};
+use protocol::connection_file::ClientFile;
 use protocol::error::ErrorContent;
 use protocol::extension::{self, ClusterStatus, EngineDescription};
 use protocol::id::EngineId;
@@ -18,7 +18,6 @@ use transport::poll::{PollItem, poll};
 use transport::{Context, Curve, Received, Socket, SocketOptions, curve};
 
 use crate::failure::{Code, Failure};
-use crate::process::host_name;
 
 /// One reply is awaited so long: the hub answers at once unless its machine is overloaded.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,7 +75,7 @@ impl HubLink {
             },
             ..SocketOptions::default()
         };
-        let interface = interface_of(&file);
+        let interface = transport::reach::choose(&file.common, &file.common.location).interface;
         let connect = || {
             let context = Context::new(1)?;
             let notifications = Socket::subscriber(&context, &options)?;
@@ -216,16 +215,6 @@ fn news_of(message: &Message) -> Option<News> {
 fn engines_of(reply: hub::ConnectionReply) -> Vec<Engine> {
     let mut descriptions = reply.extension.map(|extension| extension.engines).unwrap_or_default();
     reply.engines.into_keys().map(|id| Engine { id, description: descriptions.remove(&id) }).collect()
-}
-
-/// We run where the cluster was started, mostly the controller's own host.
-fn interface_of(file: &ClientFile) -> String {
-    let here = connection_file::LocalMachine { hostname: host_name(), addresses: Vec::new() };
-    let resolve = |name: &str| {
-        let mut found = std::net::ToSocketAddrs::to_socket_addrs(&(name, 0)).ok()?;
-        found.find(std::net::SocketAddr::is_ipv4).map(|address| address.ip().to_string())
-    };
-    connection_file::disambiguate(&file.common.interface, &file.common.location, &here, resolve)
 }
 
 fn lost(error: transport::TransportError) -> Failure {

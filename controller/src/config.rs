@@ -107,9 +107,13 @@ pub struct Flags {
     /// File with the key [default: $IPP_SESSION_KEY, else a new one]
     #[arg(long, value_name = "FILE")]
     pub keyfile: Option<PathBuf>,
-    /// Encrypt connections by CURVE, with the keys of $IPP_CURVE_PUBLICKEY and $IPP_CURVE_SECRETKEY or new ones
+    /// Encrypt connections by CURVE, with the keys of $IPP_CURVE_PUBLICKEY and $IPP_CURVE_SECRETKEY or new ones [default:
+    /// wherever an address is not loopback]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", value_parser = parse_bool, hide_short_help = true)]
     pub enable_curve: Option<bool>,
+    /// Do not encrypt, although an address is not loopback: whoever is on the network can read what is sent
+    #[arg(long, conflicts_with = "enable_curve")]
+    pub no_curve: bool,
     /// Milliseconds between heartbeats
     #[arg(long, default_value_t = 3000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=86_400_000))]
     pub ping: u64,
@@ -235,6 +239,10 @@ pub struct Config {
     pub key: Key,
     /// Encrypts connections.
     pub curve: Option<Keypair>,
+    /// Whether they were made because an address is not loopback, and nobody named any.
+    pub curve_is_new: bool,
+    /// Whether the network can read what is sent.
+    pub is_open: bool,
     /// This machine for others.
     pub location: String,
     /// `ssh` of the client file.
@@ -320,9 +328,16 @@ impl Flags {
         if let Some(port) = self.port {
             ports.engine.push_front(port); // Registration is bound first.
         }
-        let wants_curve = self.enable_curve.unwrap_or_else(|| {
-            text("IPP_ENABLE_CURVE").is_some_and(|value| parse_bool(&value).unwrap_or(false))
-        });
+        let usual = if self.transport == "ipc" { "" } else { "127.0.0.1" };
+        let address = |own: &Option<String>| own.clone().or(self.ip.clone()).unwrap_or(usual.to_owned());
+        let (client_address, engine_address) = (address(&self.client_ip), address(&self.engine_ip));
+        let leaves_machine =
+            self.transport == "tcp" && ![&client_address, &engine_address].iter().all(|ip| is_loopback(ip));
+        let wished = if self.no_curve { Some(false) } else { self.enable_curve };
+        let wished =
+            wished.or_else(|| text("IPP_ENABLE_CURVE").map(|value| parse_bool(&value).unwrap_or(false)));
+        let wants_curve = wished.unwrap_or(leaves_machine);
+        let curve_is_new = wants_curve && wished.is_none() && text("IPP_CURVE_PUBLICKEY").is_none();
         let curve = if wants_curve { Some(curve_keys(text)?) } else { None };
         let named_key = match &self.keyfile {
             Some(path) => Some(
@@ -333,26 +348,25 @@ impl Flags {
             ),
             None => text("IPP_SESSION_KEY").filter(|key| !key.is_empty()),
         };
-        // CURVE keeps strangers out already, so that unless a key is given none is made.
+        // CURVE that was asked for keeps strangers out already, so that unless a key is given none is made: as in the
+        // original. Where it is ours to choose, messages are signed too.
         let key = match named_key {
             _ if self.no_secure => String::new(),
             Some(key) => key,
-            None if curve.is_some() => String::new(),
+            None if wished == Some(true) => String::new(),
             None => transport::random::key(),
-        };
-        let usual = if self.transport == "ipc" { "" } else { "127.0.0.1" };
-        let interface = |ip: &Option<String>| {
-            format!("{}://{}", self.transport, ip.as_ref().or(self.ip.as_ref()).map_or(usual, |ip| ip))
         };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the system gives random numbers");
         Ok(Config {
-            client_interface: interface(&self.client_ip),
-            engine_interface: interface(&self.engine_ip),
+            client_interface: format!("{}://{client_address}", self.transport),
+            engine_interface: format!("{}://{engine_address}", self.transport),
             profile,
             ports,
             key: Key::new(key),
             curve,
+            curve_is_new,
+            is_open: leaves_machine && !wants_curve,
             location: self.location.unwrap_or(hostname),
             ssh: self.ssh,
             engine_ssh: self.enginessh,
@@ -382,6 +396,12 @@ fn scheme(name: &str) -> Scheme {
         "weighted" => Scheme::Weighted,
         _ => Scheme::LeastLoad,
     }
+}
+
+/// Whether nobody else can connect to an address.
+fn is_loopback(address: &str) -> bool {
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    address == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn curve_keys(text: impl Fn(&str) -> Option<String>) -> Result<Keypair, ConfigError> {

@@ -62,6 +62,12 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
         config.profile.log_dir().join(name)
     });
     logging::start(level, log_file.as_deref(), log_url.as_deref(), &context)?;
+    if config.is_open {
+        tracing::warn!(
+            "connections are NOT encrypted although an address is not loopback: whoever is on the network can read \
+             what is sent; leave --no-curve out"
+        );
+    }
     if !ignored.is_empty() {
         tracing::debug!(options = ?ignored, "options without a meaning here ignored");
     }
@@ -77,6 +83,10 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
     }
 
     let _claim = claim(&config)?;
+    if config.reuse && config.curve_is_new {
+        // A later controller must have the same, or nobody could return to it.
+        config.curve = Some(controller::publish::kept_curve_keys(&config.profile)?);
+    }
     let reuses = config.reuse && adopt(&mut config);
     let journal = config.restore.then(|| config.profile.journal_file());
     // Without the earlier controller's key and ports none of its peers can return.

@@ -4,10 +4,13 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use protocol::Key;
 use protocol::connection_file::{ClientFile, Common, EngineFile};
 use transport::connection_file::{self, ConnectionFileError, WrittenFile};
+use transport::curve::Keypair;
 use transport::profile::Profile;
+use transport::reach::own_addresses;
 
 use crate::config::Config;
 use crate::shell::channels::{Pair, Ports};
@@ -132,6 +135,7 @@ fn files(config: &Config, ports: &Ports) -> (ClientFile, EngineFile) {
         key: config.key.reveal().to_owned(),
         curve_serverkey: config.curve.as_ref().map(|keys| keys.public.as_str().to_owned()),
         location: config.location.clone(),
+        addresses: if matches!(interface, "tcp://*" | "tcp://0.0.0.0") { own_addresses() } else { vec![] },
         pack: "json".to_owned(),
         unpack: "json".to_owned(),
         signature_scheme: protocol::signature::SIGNATURE_SCHEME.to_owned(),
@@ -183,6 +187,21 @@ pub enum ReuseError {
     /// Their connections were encrypted by another key than ours.
     #[error("the files name another CURVE key; set IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY")]
     Curve,
+}
+
+/// The CURVE keys of a profile's controllers that go on after each other; made by the first.
+pub fn kept_curve_keys(profile: &Profile) -> anyhow::Result<Keypair> {
+    let path = profile.curve_file();
+    if path.exists() {
+        let [public, secret]: [String; 2] = connection_file::read(&path)?;
+        return Keypair::parse(&public, &secret)
+            .with_context(|| format!("use the keys in {}", path.display()));
+    }
+    let keys = Keypair::generate()?;
+    let text = serde_json::to_vec(&[keys.public.as_str(), keys.secret.expose()])?;
+    connection_file::write_private(&path, &text)
+        .with_context(|| format!("write the keys to {}", path.display()))?;
+    Ok(keys)
 }
 
 /// Takes key, ports and addresses from the files that are there.

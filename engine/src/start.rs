@@ -250,7 +250,7 @@ fn join_cluster(settings: &Settings, profile: &Profile, place: &Place) -> Result
         uuid: &voices.uuid,
         description: EngineDescription {
             version: protocol::extension::VERSION,
-            host: file::hostname(),
+            host: transport::reach::hostname(),
             pid: voices.pid,
             world: None,
             rank: u32::try_from(place.rank()).unwrap_or(u32::MAX),

@@ -31,6 +31,9 @@ pub struct Common {
     /// The controller's host, to interpret addresses like `*`.
     #[serde(default)]
     pub location: String,
+    /// All addresses of that host, if the interface is `*`: an addition of ours, which stock peers ignore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Always `json` (`orjson` is the same on the wire).
     #[serde(default = "json")]
     pub pack: String,

@@ -3,6 +3,7 @@
 //! Every wait has a deadline. Everything that a test starts ends with it: controllers and launchers run in process
 //! groups of their own, which are ended when the [`TestCluster`] goes.
 
+pub mod hosts;
 pub mod slurm;
 pub mod stub;
 

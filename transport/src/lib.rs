@@ -8,6 +8,7 @@
 //! * [`poll`], [`wake`]: wait for sockets and file descriptors; wake a loop from a thread or a signal handler.
 //! * [`monitor`], [`connections`]: which connection came, went, and carried a message.
 //! * [`connection_file`], [`profile`]: the two JSON files, readable by their owner only, and where they are.
+//! * [`reach`]: which of a controller's addresses leads to it from here.
 //! * [`curve`], [`random`]: keys and ids.
 //!
 //! `zmq` owns contexts and sockets. Calls that can fail in ways of the user's choosing go to `zmq-sys` directly:
@@ -23,6 +24,7 @@ pub mod monitor;
 pub mod poll;
 pub mod profile;
 pub mod random;
+pub mod reach;
 mod receive;
 mod send;
 mod socket;

@@ -117,6 +117,12 @@ impl Profile {
         self.log_dir().join(format!("tasks{}.journal", self.cluster_id))
     }
 
+    /// The CURVE keys of controllers that go on after each other.
+    pub fn curve_file(&self) -> PathBuf {
+        let id = if self.cluster_id.is_empty() { String::new() } else { format!("-{}", self.cluster_id) };
+        self.security_dir().join(format!("curve{id}.json"))
+    }
+
     /// Holds scripts that IPython engines execute at start.
     pub fn startup_dir(&self) -> PathBuf {
         self.dir.join("startup")

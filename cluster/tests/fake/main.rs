@@ -201,6 +201,7 @@ fn common(registration: u16) -> Common {
         key: random::key(),
         curve_serverkey: None,
         location: String::new(),
+        addresses: vec![],
         pack: "json".into(),
         unpack: "json".into(),
         signature_scheme: "hmac-sha256".into(),

@@ -77,6 +77,23 @@ fn curve_replaces_signatures_unless_a_key_is_given() {
 }
 
 #[test]
+fn connections_that_leave_the_machine_are_encrypted_and_signed_unless_the_user_says_no() {
+    for ip in ["*", "0.0.0.0", "10.1.2.3", "node7"] {
+        let config = resolve(&["--ip", ip]);
+        assert!(config.curve.is_some() && config.curve_is_new && !config.key.is_empty(), "{ip}");
+        assert!(resolve(&["--ip", ip, "--no-curve"]).curve.is_none(), "{ip}");
+        assert!(resolve(&["--ip", ip, "--enable-curve=false"]).curve.is_none(), "{ip}");
+        let told = resolve_in(&["--ip", ip], &[("IPP_ENABLE_CURVE", "0")]).expect("fine");
+        assert!(told.curve.is_none(), "{ip}");
+    }
+    assert!(resolve(&["--engine-ip=10.1.2.3"]).curve.is_some());
+    for ip in ["127.0.0.1", "localhost", "127.8.9.10"] {
+        assert!(resolve(&["--ip", ip]).curve.is_none(), "{ip}");
+    }
+    assert!(resolve(&["--transport=ipc", "--ip=/run/x"]).curve.is_none());
+}
+
+#[test]
 fn what_is_not_supported_says_what_to_do() {
     for flag in ["--mongodb", "--scheme=pure"] {
         let error = resolve_in(&[flag], &[]).expect_err("not supported").to_string();

@@ -108,6 +108,14 @@ impl Failure {
             .code(EXIT_NO_CONTROLLER)
     }
 
+    /// The controller listens where only its own machine can reach it.
+    pub fn loopback_elsewhere(location: &str, interface: &str, here: &str) -> Failure {
+        Failure::new(format!("reach the controller on {location}, which listens for its own machine only"))
+            .because(format!("it listens on {interface}, and this engine is on {here}"))
+            .hint("start the controller with --ip='*' (cluster start --ip '*'), so that other machines can reach it")
+            .code(EXIT_NO_CONTROLLER)
+    }
+
     /// Nobody answered the registration.
     pub fn no_answer(url: &str, seconds: f64) -> Failure {
         Failure::new(format!("register at {url}"))

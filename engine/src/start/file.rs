@@ -1,14 +1,14 @@
 //! Finding the engine connection file, and the address in it that can be reached from here.
 
-use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
 use protocol::Key;
-use protocol::connection_file::{EngineFile, LocalMachine, disambiguate};
+use protocol::connection_file::EngineFile;
 use serde_json::Value as Json;
 use transport::connection_file::{self, ConnectionFileError};
 use transport::profile::Profile;
+use transport::reach::{self, hostname};
 use transport::socket_directory;
 
 use super::failure::{EXIT_NO_CONTROLLER, Failure};
@@ -31,7 +31,17 @@ pub fn find(settings: &Settings, profile: &Profile, place: &Place) -> Result<Eng
     if let Some(directory) = socket_directory::missing(&file.common.interface) {
         return Err(Failure::elsewhere(location, directory, &hostname()));
     }
-    file.common.interface = reachable(&file.common.interface, location);
+    if reach::is_loopback_of_another(&file.common, location) {
+        return Err(Failure::loopback_elsewhere(location, &file.common.interface, &hostname()));
+    }
+    let reach = reach::choose(&file.common, location);
+    if !reach.tried.is_empty() {
+        tracing::warn!(
+            tried = reach.tried.join(", "),
+            "no address of the controller answers from this machine"
+        );
+    }
+    file.common.interface = reach.interface;
     Ok(file)
 }
 
@@ -42,11 +52,6 @@ pub fn key(file: &EngineFile) -> Key {
         return key;
     }
     Key::new(std::env::var(SESSION_KEY).unwrap_or_default())
-}
-
-/// This host's name.
-pub fn hostname() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
 fn find_text(settings: &Settings, profile: &Profile, place: &Place) -> Result<String, Failure> {
@@ -83,45 +88,4 @@ fn controller_command(profile: &Profile) -> String {
         id => format!(" --cluster-id {id}"),
     };
     format!("controller --profile-dir {}{cluster_id}", profile.dir().display())
-}
-
-fn reachable(interface: &str, location: &str) -> String {
-    let resolved = resolve(location);
-    let own = resolved.filter(|&address| is_own(address)).map(|address| address.to_string());
-    let here = LocalMachine { hostname: hostname(), addresses: own.into_iter().collect() };
-    disambiguate(interface, location, &here, |_| resolved.map(|address| address.to_string()))
-}
-
-fn resolve(host: &str) -> Option<IpAddr> {
-    if host.is_empty() {
-        return None;
-    }
-    (host, 0).to_socket_addrs().ok()?.map(|address| address.ip()).find(IpAddr::is_ipv4)
-}
-
-/// Whether an address is one of this machine's: the system sends to it from itself. Nothing is sent.
-fn is_own(address: IpAddr) -> bool {
-    let source = || {
-        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-        socket.connect((address, 9))?;
-        socket.local_addr()
-    };
-    source().is_ok_and(|source| source.ip() == address)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_named_interface_is_used_as_it_is() {
-        assert_eq!(reachable("tcp://10.1.2.3", "elsewhere"), "tcp://10.1.2.3");
-    }
-
-    #[test]
-    fn a_controller_on_this_machine_is_reached_over_loopback() {
-        assert_eq!(reachable("tcp://*", ""), "tcp://127.0.0.1");
-        assert_eq!(reachable("tcp://0.0.0.0", &hostname()), "tcp://127.0.0.1");
-        assert_eq!(reachable("tcp://0.0.0.0", "127.0.0.1"), "tcp://127.0.0.1");
-    }
 }

@@ -187,6 +187,7 @@ impl FakeController {
                 key: key().reveal().into(),
                 curve_serverkey: None,
                 location: String::new(),
+                addresses: vec![],
                 pack: "json".into(),
                 unpack: "json".into(),
                 signature_scheme: "hmac-sha256".into(),
