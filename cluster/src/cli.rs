@@ -18,6 +18,7 @@ Examples:
   cluster status                     who is there, and what is queued
   cluster engines -n 4               4 more engines, a second MPI world
   cluster logs -f engines            what the engines write
+  cluster doctor                     what keeps it from working, and what to do
   cluster stop                       end everything
   cluster start -n 64 --engines slurm --walltime 1:00:00
                                      the engines as a job of Slurm (or pbs)
@@ -81,6 +82,7 @@ enum Command {
     Clean(commands::clean::Clean),
     Logs(commands::logs::Logs),
     Run(commands::run::Run),
+    Doctor(commands::doctor::Doctor),
     Launch(commands::launch::Launch),
 }
 
@@ -110,6 +112,7 @@ impl Cli {
             Command::Status(status) => status.run(&self.place, json),
             Command::Clean(clean) => clean.run(&self.place, json),
             Command::Logs(logs) => logs.run(&self.place),
+            Command::Doctor(doctor) => doctor.run(&self.place, json),
             Command::Run(run) => run.run(&self.place),
             Command::Launch(launch) => launch.run(&self.place),
         }

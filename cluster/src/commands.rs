@@ -1,6 +1,7 @@
 //! One file per subcommand: its arguments and what it does.
 
 pub mod clean;
+pub mod doctor;
 pub mod engines;
 pub mod launch;
 pub mod launch_args;

@@ -53,6 +53,8 @@ pub struct HubLink {
     notifications: Socket,
     session: Session,
     receiver: Receiver,
+    /// When the last answer was made, by the controller's clock, and when it came, by ours.
+    answered: Option<(Date, Date)>,
 }
 
 impl HubLink {
@@ -90,7 +92,7 @@ impl HubLink {
         let id = transport::random::id().into();
         let session = Session::new(id, user, std::process::id(), &file.common.key());
         let receiver = Receiver::new(session.signer().clone());
-        Ok(HubLink { queries, notifications, session, receiver })
+        Ok(HubLink { queries, notifications, session, receiver, answered: None })
     }
 
     /// Asks who is here; the answer comes as [`News::Engines`].
@@ -133,6 +135,12 @@ impl HubLink {
         Ok(())
     }
 
+    /// How far the controller's clock is from ours, as the last answer shows.
+    pub fn clock_skew(&self) -> Option<Duration> {
+        let (made, came) = self.answered?;
+        Some(Duration::from_micros(made.micros().abs_diff(came.micros())))
+    }
+
     fn ask<T: DeserializeOwned>(
         &mut self,
         request: &str,
@@ -154,6 +162,7 @@ impl HubLink {
                 return Err(Failure::failed(format!("the hub refused {request}"))
                     .because(format!("{ename}: {evalue}")));
             }
+            self.answered = message.header.date.map(|made| (made, Date::from_system_time(SystemTime::now())));
             return message
                 .content()
                 .map_err(|error| Failure::failed("failed to read the hub's answer").caused_by(error));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use slurm_pbs::{Allocation, Exit, Ranks};
+use slurm_pbs::{Allocation, Exit, Flavor, Ranks};
 
 use crate::failure::{Code, Failure, LastLines};
 use crate::job::Job;
@@ -144,6 +144,11 @@ impl Programs {
         Ok(command)
     }
 
+    /// The MPI that the engine program is linked with, if it is there and is.
+    pub fn engine_mpi(&self) -> Option<Flavor> {
+        mpi_library::find(&command_of("engine", "--engine-cmd", self.engine.as_deref()).ok()?.program)
+    }
+
     /// The command that becomes the launcher of `ranks` engines inside a job.
     fn inner_command(&self, profile: &Profile, ranks: Ranks) -> Result<CommandLine, Failure> {
         let program = std::env::current_exe()
@@ -220,6 +225,11 @@ pub fn allocation() -> Option<Allocation> {
         u32::try_from(text.lines().filter(|line| !line.trim().is_empty()).count()).ok()
     };
     Allocation::find(variable, lines_of)
+}
+
+/// The family of an `mpiexec`, if it is one that we know.
+pub fn family_of(mpiexec: &Path) -> Option<Flavor> {
+    mpiexec::probe(mpiexec).ok().map(|mpiexec| mpiexec.flavor)
 }
 
 /// Whether this shell is inside a job of a batch system, whose mpiexec starts ranks on the job's nodes.

@@ -9,6 +9,7 @@
 mod cli;
 mod cluster_file;
 mod commands;
+mod doctor;
 mod failure;
 mod hub;
 mod job;

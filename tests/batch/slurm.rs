@@ -231,3 +231,33 @@ fn no_key_is_in_a_job_script_its_environment_or_its_output() {
         }
     }
 }
+
+#[test]
+fn an_ordinary_user_needs_nothing_that_root_has() {
+    const NOBODY: u32 = 65534;
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "to become another user needs root; as an ordinary user you ran the others"
+    );
+    let slurm = Slurm::start(2);
+    let programs = tests::for_everybody(&["cluster", "client", "controller", "engine"]);
+    let place = Place::new(|program| {
+        let mut command = slurm.command("setpriv");
+        let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
+        command.args(ids).arg(programs.path().join(program.file_name().expect("a program")));
+        command.env("HOME", "/nonexistent").env("USER", "nobody").env_remove("CARGO_TARGET_DIR");
+        command
+    });
+    let nobody = nix::unistd::Uid::from_raw(NOBODY);
+    nix::unistd::chown(place.profile(), Some(nobody), None).expect("root may");
+
+    let started = place.cluster(&["start", "-n", "4", "--engines", "slurm", "--nodes", "2", "--daemonize"]);
+
+    assert!(started.status.success(), "{}", started.stderr);
+    assert_eq!(place.client(&["px", "psum(rank() + 1)"]).ok(), "[0-3] 10\n");
+    let jobs = slurm.run("squeue", &["--noheader", "--format=%u"]).ok();
+    assert_eq!(jobs.trim(), "nobody");
+    place.cluster(&["stop"]).ok();
+    assert_eq!(slurm.jobs(), [""; 0]);
+    assert!(!runs_for(place.profile()), "a process is left");
+}

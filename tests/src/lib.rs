@@ -79,6 +79,19 @@ pub fn program(name: &str) -> PathBuf {
     }
 }
 
+/// Copies of programs in a directory that every user of the machine may enter; where this test was built, they may not.
+#[track_caller]
+pub fn for_everybody(names: &[&str]) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::Builder::new().prefix("programs").tempdir().expect("a temporary directory");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).expect("the directory is ours");
+    for name in names {
+        std::fs::copy(program(name), directory.path().join(name)).expect("there is room for a copy");
+    }
+    directory
+}
+
 /// The command that starts `n` ranks on this machine whatever its number of cores, as any user.
 pub fn mpiexec(n: usize) -> Command {
     let launcher = std::env::var_os("COMMWORLD_MPIEXEC").unwrap_or_else(|| "mpiexec".into());

@@ -265,7 +265,7 @@ pub(super) fn remove_session_directory(pid: i32) {
 }
 
 /// Asks a launcher who it is.
-fn probe(program: &Path) -> Result<Mpiexec, Failure> {
+pub(super) fn probe(program: &Path) -> Result<Mpiexec, Failure> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().map_err(|error| {
         Failure::new(Code::LaunchFailed, format!("failed to run {} --version", program.display()))
             .caused_by(error)
