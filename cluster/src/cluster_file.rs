@@ -52,7 +52,7 @@ pub struct Cluster {
 /// The controller's process, and who watches it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Controller {
-    /// Always `local`.
+    /// Where it is: `local`, or `slurm` or `pbs` for one that its engines' job started.
     pub class: String,
     /// The `cluster start` that watches over it.
     pub supervisor: ProcessId,

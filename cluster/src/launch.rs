@@ -82,6 +82,11 @@ pub trait Launcher {
         Ok(None)
     }
 
+    /// Makes the job start the controller too, listening on this address; whether there is a job.
+    fn take_controller(&mut self, _ip: &str) -> bool {
+        false
+    }
+
     /// What a user could type instead.
     fn dry_run(&self, profile: &Profile, ranks: Ranks) -> Result<Vec<String>, Failure> {
         let job = self.job(profile, 0, ranks)?;
@@ -159,6 +164,16 @@ impl Programs {
         arguments.extend(self.python_argument());
         arguments.extend(self.mpiexec.iter().map(|command| format!("--mpiexec={command}")));
         Ok(CommandLine { program, arguments, log: PathBuf::new() })
+    }
+
+    /// The command that becomes a controller and its engines inside a job.
+    fn inner_cluster(&self, profile: &Profile, ranks: Ranks, ip: &str) -> Result<CommandLine, Failure> {
+        let mut line = self.inner_command(profile, ranks)?;
+        line.arguments[0] = "start".to_owned();
+        line.arguments.extend(["--part-of-job", "--engines=mpi", "--keep-logs"].map(str::to_owned));
+        line.arguments.push(format!("--ip={ip}"));
+        line.arguments.extend(self.controller.iter().map(|command| format!("--controller-cmd={command}")));
+        Ok(line)
     }
 
     fn python_argument(&self) -> Option<String> {

@@ -177,8 +177,11 @@ impl Lifecycle {
         if !matches!(self.phase, Phase::WaitingForHub) {
             return self.on_engines_joined(engines);
         }
-        self.before = engines;
         self.phase = Phase::WaitingForEngines;
+        if !self.processes_left.is_empty() {
+            return self.on_engines_joined(engines); // The job that brings the engines brought the hub too.
+        }
+        self.before = engines;
         vec![Effect::StartEngines]
     }
 
@@ -255,6 +258,22 @@ mod tests {
         let mut life = waiting_for_two();
         assert_eq!(life.on(Event::HubAnswered(ids(&[0, 1]))), [Effect::AnnounceReady]);
         life
+    }
+
+    #[test]
+    fn a_job_that_brings_its_own_controller_is_ready_with_its_engines_and_its_end_is_the_end() {
+        let mut life = Lifecycle::new(2, false);
+        life.engines_started(1);
+        assert_eq!(life.on(Event::HubAnswered(ids(&[0]))), []);
+        assert_eq!(life.on(Event::EngineJoined(EngineId(1))), [Effect::AnnounceReady]);
+        let ended = Event::ProcessEnded(Process::Engines(0), KILLED);
+        assert_eq!(
+            life.on(ended),
+            [
+                Effect::Note(Note::EnginesEnded(0, KILLED)),
+                Effect::Stop(Reason::NothingLeft { in_order: false })
+            ]
+        );
     }
 
     #[test]

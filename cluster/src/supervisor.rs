@@ -46,8 +46,11 @@ pub struct Plan {
     pub asked_at: Instant,
     /// Where.
     pub profile: Profile,
-    /// The controller, unless engines are added to one that runs.
-    pub controller: Option<CommandLine>,
+    /// Which controller the engines join.
+    pub controller: WhichController,
+    /// Whether this is the part of a cluster that runs inside its job: the cluster file is that of the command that
+    /// handed the job in.
+    pub part_of_job: bool,
     /// What starts the engines.
     pub launcher: Box<dyn Launcher>,
     /// How many.
@@ -58,6 +61,23 @@ pub struct Plan {
     pub keep_logs: bool,
     /// Whether the user's command has returned by the time all is ready.
     pub in_background: bool,
+}
+
+/// See [`Plan::controller`].
+pub enum WhichController {
+    /// One that is to be started here.
+    Start(CommandLine),
+    /// One that the job starts together with the engines.
+    InJob,
+    /// One that runs.
+    Running,
+}
+
+impl Plan {
+    /// Whether the end of this is the end of the cluster.
+    fn owns_controller(&self) -> bool {
+        !matches!(self.controller, WhichController::Running)
+    }
 }
 
 /// What threads tell the supervisor.
@@ -111,7 +131,8 @@ impl Supervisor {
         watch_signals(sender.clone(), Arc::clone(&hurry))?;
         plan.profile.create()?;
         let set = claim(&plan)?;
-        let life = Lifecycle::new(plan.ranks.get() as usize, plan.controller.is_some());
+        let life =
+            Lifecycle::new(plan.ranks.get() as usize, matches!(plan.controller, WhichController::Start(_)));
         let started = plan.asked_at;
         let deadline = Some(started + plan.timeout);
         let mut supervisor = Supervisor {
@@ -200,7 +221,11 @@ impl Supervisor {
     }
 
     fn start_controller(&mut self) -> Result<(), Failure> {
-        let Some(line) = &self.plan.controller else { return Ok(()) };
+        let line = match &self.plan.controller {
+            WhichController::Start(line) => line,
+            WhichController::InJob => return self.start_engines(),
+            WhichController::Running => return Ok(()),
+        };
         let running = line.spawn()?;
         self.watch(&running, Process::Controller)?;
         let state = ProcessState::of(&running);
@@ -326,9 +351,10 @@ impl Supervisor {
 
     fn announce_ready(&mut self) -> Result<(), Failure> {
         let profile = &self.plan.profile;
-        let stop = match self.plan.controller {
-            Some(_) => profile.command("cluster", "stop"),
-            None => format!("kill {}", ProcessId::own().pid),
+        let stop = if self.plan.owns_controller() {
+            profile.command("cluster", "stop")
+        } else {
+            format!("kill {}", ProcessId::own().pid)
         };
         let report = Report::Ready(Ready {
             cluster: profile.label(),
@@ -401,6 +427,11 @@ impl Supervisor {
         // Before the teardown adds its own noise to the logs.
         let verdict = ended.and_then(|reason| self.verdict(reason));
         let hurry = Arc::clone(&self.hurry);
+        if matches!(self.plan.controller, WhichController::InJob) && self.life.hub_answered() {
+            // If it cannot be told any more, the job is cancelled below.
+            let _ = HubLink::connect(&self.plan.profile.client_file())
+                .and_then(|mut hub| hub.shut_down(crate::hub::ANSWER_TIMEOUT));
+        }
         let outcome = Teardown {
             engines: self.engines.iter().map(ProcessState::of).collect(),
             controller: self.controller.as_ref().map(ProcessState::of),
@@ -440,8 +471,17 @@ impl Supervisor {
         if let Some(controller) = &self.controller {
             teardown::remove_connection_files(&self.plan.profile, &ProcessState::of(controller))?;
         }
+        if self.plan.part_of_job {
+            return Ok(());
+        }
+        if matches!(self.plan.controller, WhichController::InJob) {
+            // A job that was killed had no time for it.
+            for path in [self.plan.profile.client_file(), self.plan.profile.engine_file()] {
+                let _ = cluster_file::remove_if_there(&path); // The next start does it otherwise.
+            }
+        }
         let own = ProcessId::own();
-        let has_controller = self.plan.controller.is_some();
+        let has_controller = self.plan.owns_controller();
         let file = cluster_file::update(&self.plan.profile, |file| {
             let mut file = file.unwrap_or_else(|| new_file(&self.plan));
             file.engines.sets.retain(|_, set| set.supervisor != own);
@@ -554,6 +594,9 @@ impl Supervisor {
     }
 
     fn update_file(&self, change: impl FnOnce(&mut ClusterFile, u32)) -> Result<(), Failure> {
+        if self.plan.part_of_job {
+            return Ok(());
+        }
         cluster_file::update(&self.plan.profile, |file| {
             let mut file = file.unwrap_or_else(|| new_file(&self.plan));
             change(&mut file, self.set);
@@ -571,7 +614,10 @@ pub fn background_log(profile: &Profile, supervisor: ProcessId) -> PathBuf {
 /// Enters what we are about to start in the cluster file, so that nobody else starts the same; gives the number
 /// of our set of engines.
 fn claim(plan: &Plan) -> Result<u32, Failure> {
-    if plan.controller.is_some() {
+    if plan.part_of_job {
+        return Ok(0);
+    }
+    if plan.owns_controller() {
         refuse_foreign_controller(plan)?;
     }
     let mut number = 0;
@@ -580,14 +626,17 @@ fn claim(plan: &Plan) -> Result<u32, Failure> {
             refuse_living_jobs(&plan.profile, file)?;
         }
         let live = found.filter(ClusterFile::is_live);
-        let mut file = match (live, &plan.controller) {
-            (Some(file), Some(_)) => return Err(already_running(&plan.profile, &file)),
-            (Some(file), None) => file,
+        let mut file = match (live, plan.owns_controller()) {
+            (Some(file), true) => return Err(already_running(&plan.profile, &file)),
+            (Some(file), false) => file,
             (None, _) => new_file(plan),
         };
-        if let Some(line) = &plan.controller {
-            let kept =
-                line.arguments.iter().any(|argument| matches!(argument.as_str(), "--reuse" | "--restore"));
+        if plan.owns_controller() {
+            let is_kept = |argument: &String| matches!(argument.as_str(), "--reuse" | "--restore");
+            let kept = match &plan.controller {
+                WhichController::Start(line) => line.arguments.iter().any(is_kept),
+                WhichController::InJob | WhichController::Running => false,
+            };
             if !kept {
                 // Of a controller that was killed: our engines must not read them.
                 for path in [plan.profile.client_file(), plan.profile.engine_file()] {
@@ -598,7 +647,7 @@ fn claim(plan: &Plan) -> Result<u32, Failure> {
                 }
             }
             file.controller =
-                Some(Controller { class: "local".into(), supervisor: ProcessId::own(), state: None });
+                Some(Controller { class: controller_class(plan), supervisor: ProcessId::own(), state: None });
         }
         number = file.engines.sets.keys().next_back().map_or(0, |last| last + 1);
         file.engines.sets.insert(
@@ -615,6 +664,13 @@ fn claim(plan: &Plan) -> Result<u32, Failure> {
         Ok(file)
     })?;
     Ok(number)
+}
+
+fn controller_class(plan: &Plan) -> String {
+    match plan.controller {
+        WhichController::InJob => plan.launcher.kind().to_string(),
+        WhichController::Start(_) | WhichController::Running => "local".to_owned(),
+    }
 }
 
 /// Jobs go on when the command that handed them in was killed, and when this machine was rebooted.

@@ -206,6 +206,27 @@ fn a_program_runs_here_while_its_engines_are_a_job_and_its_exit_code_is_ours() {
 }
 
 #[test]
+fn a_controller_in_the_job_serves_clients_outside_and_ends_with_it() {
+    let slurm = Slurm::start(2);
+    let place = place(&slurm);
+
+    let start =
+        ["start", "-n", "4", "--engines", "slurm", "--controller", "slurm", "--nodes", "2", "--daemonize"];
+    let started = place.cluster(&start);
+
+    assert!(started.status.success(), "{}", started.stderr);
+    assert_eq!(place.client(&["px", "psum(rank() + 1)"]).ok(), "[0-3] 10\n");
+    let status = place.cluster(&["status"]).ok();
+    assert!(status.contains("set 0: job 1 of Slurm runs on n[1-2], "), "{status}");
+    place.cluster(&["stop"]).ok();
+    assert_eq!(slurm.jobs(), [""; 0]);
+    assert!(!runs_for(place.profile()), "a process is left");
+    let refused = place.cluster(&["start", "-n", "2", "--controller", "slurm"]);
+    assert_eq!(refused.code(), 2);
+    assert!(refused.stderr.contains("add --engines slurm or --engines pbs"), "{}", refused.stderr);
+}
+
+#[test]
 fn no_key_is_in_a_job_script_its_environment_or_its_output() {
     let slurm = Slurm::start(1);
     let place = place(&slurm);

@@ -9,7 +9,7 @@ use crate::cli::Place;
 use crate::cluster_file::not_found;
 use crate::failure::Failure;
 use crate::output::{Form, Output, print, print_json};
-use crate::supervisor::{Plan, Supervisor};
+use crate::supervisor::{Plan, Supervisor, WhichController};
 
 /// Add engines to a controller that runs, as a world of their own.
 ///
@@ -55,7 +55,8 @@ impl Engines {
         let plan = Plan {
             asked_at,
             profile,
-            controller: None,
+            controller: WhichController::Running,
+            part_of_job: false,
             launcher,
             ranks: self.launch.ranks(),
             timeout: self.launch.timeout(),

@@ -68,6 +68,8 @@ pub(super) struct Batch {
     programs: Programs,
     options: JobOptions,
     walltime: Option<slurm_pbs::Walltime>,
+    /// Where the controller listens, if the job starts it too.
+    controller_ip: Option<String>,
     template: Option<(String, String)>,
 }
 
@@ -78,7 +80,15 @@ impl Batch {
         let walltime =
             walltime.map_err(|error| Failure::usage("--walltime cannot be used").caused_by(error))?;
         let template = options.template.as_deref().map(read_template).transpose()?;
-        Ok(Batch { kind, system, programs, options: options.clone(), walltime, template })
+        Ok(Batch {
+            kind,
+            system,
+            programs,
+            options: options.clone(),
+            walltime,
+            controller_ip: None,
+            template,
+        })
     }
 }
 
@@ -106,11 +116,17 @@ impl Launcher for Batch {
         Vec::new()
     }
 
+    fn take_controller(&mut self, ip: &str) -> bool {
+        self.controller_ip = Some(ip.to_owned());
+        true
+    }
+
     fn job(&self, profile: &Profile, set: u32, ranks: Ranks) -> Result<Option<Job>, Failure> {
         if let Some(nodes) = self.options.nodes.filter(|nodes| *nodes > ranks) {
             return Err(Failure::usage(format!("{ranks} engines cannot be spread over {nodes} nodes")));
         }
-        let name = format!("engines-{set}");
+        // The logs of engines and controller have the usual names; the job's own has what is said about both.
+        let name = if self.controller_ip.is_some() { format!("job-{set}") } else { format!("engines-{set}") };
         let log = profile.log_file(&name);
         // What PBS puts there at the end must not overwrite the log.
         let output = if self.system.is_slurm() { log.clone() } else { log.with_extension("pbs") };
@@ -126,7 +142,11 @@ impl Launcher for Batch {
             account: self.options.account.clone(),
             output: output.display().to_string(),
             log: quote(&log.to_string_lossy()),
-            command: self.programs.inner_command(profile, ranks)?.to_string(),
+            command: match &self.controller_ip {
+                None => self.programs.inner_command(profile, ranks)?,
+                Some(ip) => self.programs.inner_cluster(profile, ranks, ip)?,
+            }
+            .to_string(),
         };
         let template = self.template.as_ref().map(|(origin, text)| (origin.as_str(), text.as_str()));
         let script = self
