@@ -31,6 +31,8 @@ fn one_line_starts_a_world_over_two_nodes_and_another_adds_a_second_world() {
     assert!(status.contains("set 0: job 1 of Slurm runs on n[1-2], "), "{status}");
     assert!(status.contains("set 1: job 2 of Slurm runs on n"), "{status}");
     assert!(status.contains("rank 3 of 4") && status.contains("rank 1 of 2"), "{status}");
+    let logs = place.cluster(&["logs", "engines"]).ok();
+    assert!(logs.contains("Completed registration with id 3") && logs.contains("srun --mpi="), "{logs}");
     let list = place.cluster(&["list", "--json"]).ok();
     assert!(list.contains("\"jobs\": [\n      \"1\",\n      \"2\"\n    ]"), "{list}");
 

@@ -78,6 +78,10 @@ impl Logs {
     fn logs(&self, profile: &Profile) -> Result<Vec<(String, PathBuf)>, Failure> {
         let file = ClusterFile::read(&profile.cluster_file())?;
         let mut paths: Vec<PathBuf> = match &file {
+            // What runs in a job writes where only the job knows.
+            Some(file) if file.jobs().next().is_some() => {
+                entries(&profile.log_dir(), |name| name.ends_with(".log"))?
+            }
             Some(file) => file.processes().map(|process| process.output_file.clone()).collect(),
             None => entries(&profile.log_dir(), |name| name.ends_with(".log"))?,
         };
@@ -86,7 +90,7 @@ impl Logs {
         let named = paths.into_iter().filter_map(|path| {
             let name = path.file_stem()?.to_str()?.to_owned();
             let wanted = match self.whose {
-                Whose::All => name.starts_with("controller") || name.starts_with("engine"),
+                Whose::All => ["controller", "engine", "job"].iter().any(|whose| name.starts_with(whose)),
                 Whose::Controller => name.starts_with("controller"),
                 Whose::Engines => name.starts_with("engine"),
             };

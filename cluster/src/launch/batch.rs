@@ -17,29 +17,30 @@ use crate::run_command::{CommandLine, quote};
 const VARIABLES: [&str; 7] =
     ["PATH", "LD_LIBRARY_PATH", "HOME", "VIRTUAL_ENV", "CONDA_PREFIX", "IPYTHONDIR", "PYTHONPATH"];
 
+const HEADING: &str = "Batch systems (--engines slurm or pbs)";
+
 /// What a batch system is asked for.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Batch systems (--engines slurm or pbs)")]
 pub struct JobOptions {
     /// Slurm's partition, the queue of PBS [default: the system's].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     queue: Option<String>,
 
     /// How long the job may run: hours:minutes:seconds; a bare number is minutes to Slurm and seconds to PBS [default:
     /// the system's].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help_heading = HEADING)]
     walltime: Option<String>,
 
     /// Over how many nodes the engines are spread [default: as the system likes].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = HEADING)]
     nodes: Option<Ranks>,
 
     /// Who pays.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     account: Option<String>,
 
     /// The site's own job script, with blanks such as {{ranks}}, {{queue}} and {{command}}; --dry-run shows ours.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     template: Option<PathBuf>,
 
     /// Arguments for sbatch or qsub; set from what follows `--`.
