@@ -40,6 +40,8 @@ impl Slurm {
         // Jobs of any user read their scripts and write below it.
         set_mode(state.path(), 0o755);
         let mut slurm = Slurm { state, daemons: Vec::new() };
+        fs::create_dir(slurm.path("tmp")).expect("the directory is ours");
+        set_mode(&slurm.path("tmp"), 0o1777);
         slurm.start_munged();
         let ports = free_ports(nodes as usize + 1);
         fs::write(slurm.configuration(), slurm.configuration_text(&ports)).expect("the directory is ours");
@@ -60,8 +62,9 @@ impl Slurm {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("SLURM_CONF", self.configuration());
-        // Ranks of different jobs of the same number share this machine, and would share the names of their memory.
+        // Ranks of different jobs of the same number share this machine, and would share the names of their memory and files.
         command.env("OMPI_MCA_btl", "tcp,self");
+        command.env("TMPDIR", self.path("tmp"));
         command
     }
 
