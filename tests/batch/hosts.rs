@@ -30,9 +30,10 @@ impl Apart {
     }
 
     fn start_engines(&mut self) {
-        let mut command = self.hosts.command(1, "mpiexec");
+        let launcher = std::env::var_os("COMMWORLD_MPIEXEC").unwrap_or_else(|| "mpiexec".into());
+        let mut command = self.hosts.command(1, launcher);
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        command.args(["--oversubscribe", "-n", "2"]).arg(program("engine"));
+        command.env("OMPI_MCA_rmaps_base_oversubscribe", "1").args(["-n", "2"]).arg(program("engine"));
         command.args(["--mpi", "--expect-size=2"]).arg(self.place());
         self.keep(&mut command, "engines");
     }

@@ -16,9 +16,15 @@ use crate::tasks::{Doubt, Task, TaskId};
 /// to listen at any moment, and it is usable only after its first echo.
 const JOINING_PERIOD: Duration = Duration::from_millis(50);
 
+/// Time between heartbeats per engine that answers them: a thousand engines that register one after the other, each of
+/// which wants to be asked at once, would otherwise have to answer a thousand times each.
+const SPACING_PER_ENGINE: Duration = Duration::from_micros(200);
+
 /// When hearts are asked.
 #[derive(Debug)]
 pub(super) struct Pulse {
+    /// When they were asked last.
+    last: Option<Instant>,
     next: Instant,
     /// The latest of the engines that joined or were lost may have to be looked at then.
     look: Instant,
@@ -26,7 +32,7 @@ pub(super) struct Pulse {
 
 impl Pulse {
     pub(super) fn new(now: Instant, settings: &Settings) -> Pulse {
-        Pulse { next: now + settings.heartbeat_period, look: now + settings.heartbeat_period }
+        Pulse { last: None, next: now + settings.heartbeat_period, look: now + settings.heartbeat_period }
     }
 }
 
@@ -43,11 +49,18 @@ impl Hub {
     /// Recomputes [`Hub::next_deadline`]: after everything that may bring one nearer.
     fn schedule(&mut self, now: Instant, settings: &Settings) {
         if !self.joining.is_empty() || self.engines.values().any(|engine| engine.returning) {
-            self.pulse.next = self.pulse.next.min(now + JOINING_PERIOD.min(settings.heartbeat_period));
+            let period = JOINING_PERIOD.max(self.spacing()).min(settings.heartbeat_period);
+            self.pulse.next = self.pulse.next.min(now + period);
         }
         let lost = self.engines.values().filter_map(|engine| engine.lost_at).min();
         self.pulse.look =
             [lost, self.next_join(settings)].into_iter().flatten().fold(self.pulse.next, Instant::min);
+    }
+
+    /// The least time between two heartbeats.
+    fn spacing(&self) -> Duration {
+        let hearts = u32::try_from(self.engines.len() + self.joining.len()).unwrap_or(u32::MAX);
+        SPACING_PER_ENGINE.saturating_mul(hearts)
     }
 
     /// Any verified message of an engine is a sign of life.
@@ -89,7 +102,18 @@ impl Controller {
     /// Asks all hearts at once, for instance because one has just come.
     pub(crate) fn ping_now(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         effects.push(Effect::Ping);
+        self.hub.pulse.last = Some(now);
         self.hub.pulse.next = now + self.settings.heartbeat_period;
+        self.hub.schedule(now, &self.settings);
+    }
+
+    /// As [`Controller::ping_now`], but a little later if they were asked just now.
+    pub(crate) fn ping_soon(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let earliest = self.hub.pulse.last.map_or(now, |last| last + self.hub.spacing());
+        if earliest <= now {
+            return self.ping_now(now, effects);
+        }
+        self.hub.pulse.next = self.hub.pulse.next.min(earliest);
         self.hub.schedule(now, &self.settings);
     }
 
@@ -149,11 +173,11 @@ impl Controller {
         {
             effects.extend(self.hub.rejoin(now, uuid, &self.settings).map(Effect::Remember));
         }
-        if let Some(joining) = self.hub.joining_mut(identity) {
-            joining.on_beat(now);
+        // Of an engine that is joining the first counts; looking at all engines for every other one takes too long.
+        if self.hub.joining_mut(identity).is_some_and(|joining| joining.on_beat(now)) {
             self.finish_joins(now, effects);
+            self.hub.schedule(now, &self.settings);
         }
-        self.hub.schedule(now, &self.settings);
     }
 
     pub(crate) fn on_disconnected(&mut self, now: Instant, identity: &Bytes, effects: &mut Vec<Effect>) {

@@ -145,8 +145,11 @@ impl Hub {
 }
 
 impl Joining {
-    pub(super) fn on_beat(&mut self, now: Instant) {
+    /// Its heart has echoed; whether for the first time.
+    pub(super) fn on_beat(&mut self, now: Instant) -> bool {
+        let is_first = self.beat.is_none();
         self.beat.get_or_insert(now);
+        is_first
     }
 }
 
@@ -193,7 +196,7 @@ impl Controller {
             extension: is_ours.then_some(RegistrationAnswer { version: extension::VERSION, member_ids }),
         };
         effects.push(answer(identity, header, &reply));
-        self.ping_now(now, effects);
+        self.ping_soon(now, effects);
     }
 
     fn begin_join(

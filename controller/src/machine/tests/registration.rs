@@ -160,3 +160,20 @@ fn a_subscription_repeats_nothing_that_is_older_than_the_lists_that_were_given()
     sim.pass(Duration::from_secs(10));
     assert_eq!(sim.on(Event::Subscribed), []);
 }
+
+#[test]
+fn many_engines_that_register_at_once_are_not_asked_for_each_of_them() {
+    let mut sim = Sim::new();
+    let mut asked = 0;
+    for number in 0..1000 {
+        let name = format!("e{number}");
+        let effects = sim.on(registering(&name, None));
+        asked += effects.iter().filter(|effect| **effect == Effect::Ping).count();
+        let effects = sim.pass(Duration::from_millis(1));
+        asked += effects.iter().filter(|effect| **effect == Effect::Ping).count();
+    }
+    // Within a second; the last of them is asked soon all the same.
+    assert!(asked < 100, "{asked} heartbeats");
+    let effects = sim.pass(Duration::from_millis(200));
+    assert!(effects.contains(&Effect::Ping), "{effects:?}");
+}
