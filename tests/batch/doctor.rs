@@ -1,7 +1,9 @@
 //! `cluster doctor` on real clusters with a fault. Each of its checks has a test of its own beside it
 //! (cluster/src/doctor.rs).
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use super::Place;
@@ -45,13 +47,7 @@ fn a_cluster_that_works_has_no_fault_and_what_a_killed_one_left_has() {
 fn engines_that_came_up_as_worlds_of_one_rank_are_recognised() {
     let place = Place::new(|program| Command::new(program));
     place.cluster(&["start", "-n", "2", "--engines", "local", "--daemonize"]).ok();
-    let path = place.profile().join("security/cluster-.json");
-    let text = std::fs::read_to_string(&path).expect("it is there");
-    std::fs::write(
-        &path,
-        text.replace("\"local\"", "\"mpi\"").replacen("\"class\": \"mpi\"", "\"class\": \"local\"", 1),
-    )
-    .expect("it is ours");
+    pretend_they_were_started_together(&place.profile().join("security"));
 
     let found = said(&place, 1, "world");
 
@@ -59,4 +55,16 @@ fn engines_that_came_up_as_worlds_of_one_rank_are_recognised() {
         found.contains("2 engines are worlds of one rank") && found.contains("fix: start them with"),
         "{found}"
     );
+}
+
+/// Says in the cluster file that one launcher started the engines. The supervisor still notes there which processes
+/// they are, so it is changed under the lock that every writer of it takes.
+fn pretend_they_were_started_together(security: &Path) {
+    let lock = File::open(security).expect("it is there");
+    lock.lock().expect("nobody keeps it");
+    let path = security.join("cluster-.json");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    let (controller, engines) = text.split_once("\"engines\"").expect("it tells of engines");
+    let engines = engines.replace("\"class\": \"local\"", "\"class\": \"mpi\"");
+    std::fs::write(&path, format!("{controller}\"engines\"{engines}")).expect("it is ours");
 }
