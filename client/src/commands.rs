@@ -9,6 +9,7 @@ mod apply;
 mod explain;
 mod gather;
 mod interrupt;
+pub(crate) mod load;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod px;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Gather(gather::Args),
     /// Call a function of the engines by name.
     Apply(apply::Args),
+    /// Load a module of compiled functions (C, Fortran, Rust) on the engines.
+    Load(load::Args),
     /// Show the controller, the engines and what they do.
     Status(status::Args),
     /// Say why tasks have not ended: what they wait for, what keeps them from each engine.
@@ -61,6 +64,7 @@ impl Command {
             Command::Scatter(args) => args.run(app),
             Command::Gather(args) => args.run(app),
             Command::Apply(args) => args.run(app),
+            Command::Load(args) => args.run(app),
             Command::Status(args) => args.run(app),
             Command::Explain(args) => args.run(app),
             Command::Interrupt(args) => args.run(app),

@@ -116,6 +116,32 @@ impl View {
         self.ask(&Work::Call(CallWork::new(function, arguments, keywords)))
     }
 
+    /// Loads a module of compiled functions, read here, on every engine; each gives the names of its functions. The file
+    /// is sent to rank 0 of each world and spread over MPI, so the targets must be whole worlds.
+    pub fn load(&self, path: &Path) -> Result<AsyncResult, ClientError> {
+        let engines = self.engines()?;
+        let table = self.connection.engines();
+        let all = with_worlds(engines.clone(), &table);
+        if let Some(other) = all.get(engines.len()) {
+            let reason = format!(
+                "load {}: engine {} is of the same MPI world, and all ranks load a module together; target it as well",
+                path.display(),
+                other.id
+            );
+            return Err(ClientError::Invalid(reason));
+        }
+        let bytes = read_module(path)?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let load = |engine: &Arc<Engine>| {
+            let rank = engine.description.as_ref().map_or(0, |description| description.rank);
+            let bytes = if rank == 0 { bytes.clone() } else { Value::None };
+            let arguments = [Value::Str(name.to_string()), bytes];
+            (Arc::clone(engine), Work::Call(CallWork::new("load_all", &arguments, [])))
+        };
+        let works: Vec<_> = engines.iter().map(load).collect();
+        self.connection.ask_each(&works)
+    }
+
     /// Calls a function once for each item; engine 0 gets the first block of items, and so on. The results are in
     /// the order of the items.
     pub fn map(&self, function: &str, items: &[Value]) -> Result<AsyncResult, ClientError> {
@@ -235,6 +261,9 @@ fn with_worlds(engines: Vec<Arc<Engine>>, table: &EngineTable) -> Vec<Arc<Engine
     engines.into_iter().chain(others).collect()
 }
 
+/// Bytes of a module's file: debug builds of large kernels have some tens of MB.
+const MODULE_BYTES_MAX: u64 = 256 << 20;
+
 /// Bytes of a file of code: what a message's content may have, with room for JSON's escapes.
 const CODE_BYTES_MAX: u64 = (protocol::limits::CONTENT_BYTES_MAX / 4) as u64;
 
@@ -246,6 +275,21 @@ fn read_text(path: &Path) -> Result<String, ClientError> {
         return Err(ClientError::Invalid(reason));
     }
     std::fs::read_to_string(path).map_err(failed)
+}
+
+/// A module's file as an array of bytes.
+fn read_module(path: &Path) -> Result<Value, ClientError> {
+    let failed = |source| ClientError::File { what: "read", path: PathBuf::from(path), source };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > MODULE_BYTES_MAX {
+        let reason = format!(
+            "load {}: it has {length} bytes, a module may have {MODULE_BYTES_MAX}; put it where engines can read it, and \
+             run load(path) there",
+            path.display()
+        );
+        return Err(ClientError::Invalid(reason));
+    }
+    Ok(crate::array::vector(std::fs::read(path).map_err(failed)?))
 }
 
 /// Names tasks for dependencies: results, or ids.

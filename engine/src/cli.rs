@@ -85,6 +85,10 @@ struct Typed {
     #[arg(long, value_name = "N")]
     id: Option<u32>,
 
+    /// Load this module of compiled functions before the engine joins; can be given several times (docs/KERNELS.md)
+    #[arg(long = "module", value_name = "FILE")]
+    modules: Vec<PathBuf>,
+
     /// Run this code before the engine joins
     #[arg(short = 'c', long = "code", value_name = "CODE")]
     code: Option<String>,
@@ -169,6 +173,8 @@ pub struct Settings {
     pub silence: Silence,
     /// The id to ask for.
     pub id: Option<u32>,
+    /// Modules to load first.
+    pub modules: Vec<PathBuf>,
     /// Code to run first.
     pub code: Option<String>,
     /// A file to run first.
@@ -299,6 +305,7 @@ impl Typed {
             registration_timeout: seconds("IPEngine.timeout")?.unwrap_or(self.timeout.0),
             silence,
             id: self.id.or(read_trait(traits, "IPEngine.id")?),
+            modules: self.modules,
             code: self.code,
             script: self.script,
             work_dir: self.work_dir,

@@ -218,6 +218,11 @@ pub trait Communicator {
     /// How many ranks the world has.
     fn size(&self) -> usize;
 
+    /// The world as Fortran's handle (MPI 3.1, section 17.2.4), for compiled code; none without MPI.
+    fn fortran_handle(&self) -> Option<i32> {
+        None
+    }
+
     /// A cell begins. `cell` orders the cells that all ranks run (0: unknown); a rank that still waits in an
     /// older cell than its peers gets [`CommError::LeftBehind`].
     fn enter_cell(&self, cell: i64);

@@ -21,6 +21,7 @@
 //! | the messages around one request, and output | [`executor`], [`output`] |
 //! | sockets and the two threads | [`shell`] |
 //! | user code and its namespace | [`runner`], [`python`] |
+//! | compiled kernels, loaded while it runs | [`module`] |
 //! | the other ranks | [`communicator`], `mpi`, [`solo`] |
 
 pub mod arguments;
@@ -33,6 +34,7 @@ pub mod interrupt;
 mod job;
 pub mod loopback;
 pub mod machine;
+pub mod module;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub mod output;
@@ -50,7 +52,7 @@ use std::process::ExitCode;
 
 pub use protocol::value::Value;
 pub use runner::native::TaskContext;
-use runner::native::{Registry, RegistryError};
+use runner::native::{Help, Registry, RegistryError};
 use runner::script::Script;
 pub use runner::{RunError, Runner};
 
@@ -76,6 +78,22 @@ impl Engine {
         function: impl Fn(TaskContext<'_>, Vec<Value>) -> Result<Value, RunError> + 'static,
     ) -> Engine {
         if let Err(error) = self.registry.register(name, function) {
+            self.wrong.get_or_insert(error);
+        }
+        self
+    }
+
+    /// As [`Engine::function`], with how it is called (`pi(n)`) and what it does, for `help` and completion.
+    #[must_use]
+    pub fn function_with_help(
+        mut self,
+        name: &str,
+        signature: &str,
+        text: &str,
+        function: impl Fn(TaskContext<'_>, Vec<Value>) -> Result<Value, RunError> + 'static,
+    ) -> Engine {
+        let help = Help { signature: signature.to_owned(), text: text.to_owned() };
+        if let Err(error) = self.registry.register_with_help(name, help, function) {
             self.wrong.get_or_insert(error);
         }
         self

@@ -671,6 +671,10 @@ impl Communicator for World {
         self.size
     }
 
+    fn fortran_handle(&self) -> Option<i32> {
+        Some(calls::world_in_fortran())
+    }
+
     fn enter_cell(&self, cell: i64) {
         self.state().borrow_mut().cell = cell.max(0);
     }

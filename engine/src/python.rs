@@ -112,7 +112,7 @@ impl PythonRunner {
     /// Starts the shell: user code can run from now on.
     pub fn start(python: Python, parts: Parts) -> Result<PythonRunner, RunError> {
         let Parts { engine_id, uuid, communicator, iopub, interrupt, registry, options, profile_dir } = parts;
-        let functions: Vec<String> = registry.names().map(str::to_owned).collect();
+        let functions = host::described(&registry, registry.names());
         let (rank, size) = (communicator.rank(), communicator.size());
         let capture = Capture::begin(Arc::clone(&iopub), interrupt.clone())
             .inspect_err(|error| tracing::warn!(%error, "what C code prints stays in this process' output"));

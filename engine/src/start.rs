@@ -108,6 +108,7 @@ fn start(
     };
     let interrupt = Interrupt::new();
     let place = Place::take(settings, &interrupt)?;
+    load_modules(settings, &registry)?;
     let served = match interpreter {
         None => run(settings, &place, interrupt, |backdrop| Ok(make_runner(registry, backdrop.place))),
         Some(interpreter) => {
@@ -116,6 +117,14 @@ fn start(
         }
     }?;
     Ok((served, place))
+}
+
+/// After MPI has started, which a module's own start-up code may rely on.
+fn load_modules(settings: &Settings, registry: &Registry) -> Result<(), Failure> {
+    for path in &settings.modules {
+        registry.load_file(path, |_| false).map_err(|error| Failure::module(path, error))?;
+    }
+    Ok(())
 }
 
 fn python_runner(

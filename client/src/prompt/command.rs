@@ -9,7 +9,7 @@ use client::targets::compact;
 
 use super::Prompt;
 use crate::cli::Usage;
-use crate::commands::{pull, push, status};
+use crate::commands::{load, pull, push, status};
 use crate::render::{Origin, group, labelled};
 
 /// A line on standard output; unlike `println!` it forgives a reader that went away.
@@ -113,6 +113,14 @@ pub(crate) const COMMANDS: &[Command] = &[
         doc: "run a file on the targets; its functions stay",
         completion: Completion::Files,
         run: run_file,
+    },
+    Command {
+        name: "load",
+        aliases: &[],
+        signature: "load FILE",
+        doc: "load a module of compiled functions (C, Fortran, Rust) on the targets",
+        completion: Completion::Files,
+        run: load_module,
     },
     Command {
         name: "who",
@@ -338,6 +346,14 @@ fn scatter(prompt: &mut Prompt, text: &str) -> anyhow::Result<Outcome> {
     }
     let (name, value) = crate::text::assignment(text)?;
     prompt.app.show(&prompt.app.view().scatter(&name, &value)?)?;
+    Ok(Outcome::Continue)
+}
+
+fn load_module(prompt: &mut Prompt, text: &str) -> anyhow::Result<Outcome> {
+    if text.is_empty() {
+        return Err(needs("load"));
+    }
+    load::load(&prompt.app, Path::new(text))?;
     Ok(Outcome::Continue)
 }
 

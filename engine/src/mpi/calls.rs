@@ -79,6 +79,23 @@ pub(super) fn reduction(op: ReduceOp, dtype: DType) -> ffi::MPI_Op {
     }
 }
 
+/// `MPI_COMM_WORLD` as Fortran's handle (MPI 3.1, section 17.2.4). Where handles are integers, as in MPICH, both are the
+/// same, and `MPI_Comm_c2f` is a macro; where they are pointers it is a function of the library.
+pub(super) fn world_in_fortran() -> c_int {
+    // SAFETY: a constant of the MPI library, initialised before main.
+    let world = unsafe { ffi::RSMPI_COMM_WORLD };
+    if size_of::<ffi::MPI_Comm>() == size_of::<c_int>() {
+        // SAFETY: both have the same size, and every pattern of bits is an integer.
+        return unsafe { std::mem::transmute_copy(&world) };
+    }
+    // SAFETY: the name ends with a zero.
+    let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"MPI_Comm_c2f".as_ptr()) };
+    assert!(!function.is_null(), "the MPI library has handles that are pointers, and no MPI_Comm_c2f");
+    // SAFETY: the standard says what the function of this name takes and gives.
+    let function: extern "C" fn(ffi::MPI_Comm) -> c_int = unsafe { std::mem::transmute(function) };
+    function(world)
+}
+
 fn byte_type() -> ffi::MPI_Datatype {
     // SAFETY: a constant of the MPI library, initialised before main.
     unsafe { ffi::RSMPI_UINT8_T }

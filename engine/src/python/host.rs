@@ -5,6 +5,7 @@
 //! thread.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,9 +22,11 @@ use crate::array::{Array, Element};
 use crate::communicator::{CommError, Communicator, ReduceOp};
 use crate::each_dtype;
 use crate::interrupt::Interrupt;
+use crate::module;
 use crate::output::{Iopub, Made};
 use crate::runner::native::Registry;
 use crate::runner::{CellContext, RunError, Stream};
+use super::words::FunctionHelp;
 use ndarray::{ArcArray, IxDyn};
 
 /// Answers Python's calls. There is one interpreter in a process, hence one host.
@@ -71,6 +74,8 @@ enum Call {
     TakeInterrupt,
     Communicate(Communication),
     Function { function: String, arguments: Vec<Json> },
+    /// A module: the bytes of its file are the first buffer, if there is one; else it is read here.
+    Load { file: String, taken: Vec<String> },
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -172,7 +177,15 @@ impl Host {
                     None => Ok((Json::Null, vec![])),
                 }
             }
-            Call::Function { function, arguments } => call_function(&function, &arguments, &buffers),
+            Call::Function { function, arguments } => {
+                let outcome = call_function(&function, &arguments, &buffers);
+                if matches!(&outcome, Err(error) if error.interrupted) {
+                    // Python raises it with the text that says where.
+                    self.live()?.interrupt.take();
+                }
+                outcome
+            }
+            Call::Load { file, taken } => load(&file, buffers.first(), &taken),
         }
     }
 
@@ -221,7 +234,7 @@ fn malformed(cause: impl std::fmt::Display) -> RunError {
 
 fn call_function(function: &str, arguments: &[Json], buffers: &[Bytes]) -> Outcome {
     let (function, context) = with_world(|world| {
-        let known = world.registry.get(function).cloned();
+        let known = world.registry.get(function);
         let unknown =
             || RunError::new(ename::NAME_ERROR, format!("the engine's program has no function {function}"));
         let idle =
@@ -230,10 +243,32 @@ fn call_function(function: &str, arguments: &[Json], buffers: &[Bytes]) -> Outco
     })?;
     let arguments = arguments.iter().map(|argument| value::decode(argument, buffers));
     let arguments: Vec<Value> = arguments.collect::<Result<_, _>>().map_err(malformed)?;
-    let result = function(&context, arguments)?;
+    let result = function.call(&context, arguments)?;
     let mut buffers = vec![];
     let described = value::encode(&result, &mut buffers);
     Ok((described, buffers.into_iter().map(Frame::of).collect()))
+}
+
+/// Loads a module, and says what it defines.
+fn load(file: &str, bytes: Option<&Bytes>, taken: &[String]) -> Outcome {
+    let registry = with_world(|world| Ok(world.registry.clone()))?;
+    let is_taken = |name: &str| taken.iter().any(|taken| taken == name);
+    let path = Path::new(file);
+    let names = match bytes {
+        Some(bytes) => registry.load(&module::name_of(path), bytes, is_taken),
+        None => registry.load_file(path, is_taken),
+    };
+    Ok((json!(described(&registry, names?)), vec![]))
+}
+
+/// Functions as Python shows them.
+pub(super) fn described(registry: &Registry, names: Vec<String>) -> Vec<FunctionHelp> {
+    let described = names.into_iter().map(|name| {
+        let help = registry.help(&name);
+        let (signature, text) = help.map_or_else(Default::default, |help| (help.signature, help.text));
+        FunctionHelp { name, signature, text }
+    });
+    described.collect()
 }
 
 impl Service for Host {

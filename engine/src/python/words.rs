@@ -21,7 +21,7 @@ pub(super) enum Request<'a> {
         rank: usize,
         size: usize,
         options: &'a BTreeMap<String, String>,
-        functions: Vec<String>,
+        functions: Vec<FunctionHelp>,
         profile_dir: String,
     },
     Execute {
@@ -60,6 +60,14 @@ pub(super) enum Request<'a> {
         code: &'a str,
     },
     Names,
+}
+
+/// A function of the engine's program or of a module.
+#[derive(Debug, Serialize)]
+pub(super) struct FunctionHelp {
+    pub(super) name: String,
+    pub(super) signature: String,
+    pub(super) text: String,
 }
 
 /// What the glue answered.

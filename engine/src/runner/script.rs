@@ -18,7 +18,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use protocol::value::Value;
@@ -43,13 +43,31 @@ const KEYWORDS: &[&str] = &[
 pub struct Script {
     engine: Engine,
     session: Rc<Session>,
+    /// The native functions that Rhai knows.
+    known_natives: BTreeSet<String>,
 }
 
 impl Script {
     /// An empty namespace. The native functions can be called from cells by name.
     pub fn new(natives: Registry) -> Script {
         let session = Rc::new(Session::new(natives));
-        Script { engine: interpreter::new_engine(&session), session }
+        let mut script = Script {
+            engine: interpreter::new_engine(&session),
+            session,
+            known_natives: BTreeSet::new(),
+        };
+        script.learn_natives();
+        script
+    }
+
+    /// Tells Rhai of functions that were loaded since; while a cell runs it cannot be told.
+    fn learn_natives(&mut self) {
+        for name in self.session.natives.names() {
+            if !self.known_natives.contains(&name) {
+                builtins::register_native(&mut self.engine, &self.session, &name);
+                self.known_natives.insert(name);
+            }
+        }
     }
 
     fn within<T>(
@@ -66,7 +84,7 @@ impl Script {
     fn call(&self, name: &str, arguments: Vec<Value>, context: &CellContext) -> Result<Value, RunError> {
         let session = &self.session;
         if let Some(function) = session.natives.get(name) {
-            return function(context, arguments);
+            return function.call(context, arguments);
         }
         let arguments: Vec<Dynamic> = arguments.iter().map(from_value).collect();
         let source =
@@ -111,6 +129,7 @@ impl Runner for Script {
     }
 
     fn execute(&mut self, code: &str, context: &CellContext) -> Result<Option<Displayed>, RunError> {
+        self.learn_natives();
         self.within(context, || {
             let value = interpreter::run(&self.engine, &self.session, code, &context.label)?;
             if value.is_unit() {
@@ -131,6 +150,7 @@ impl Runner for Script {
             // The language has no keyword arguments: they come as one map after the others.
             arguments.push(Value::Map(keywords));
         }
+        self.learn_natives();
         self.within(context, || self.call(function, arguments, context))
     }
 
@@ -150,6 +170,7 @@ impl Runner for Script {
         if let Some(value) = self.session.get(expression) {
             return to_value(&value).map_err(report::of_raised);
         }
+        self.learn_natives();
         self.within(context, || {
             let value = interpreter::run(&self.engine, &self.session, expression, "pull")?;
             to_value(&value).map_err(report::of_raised)
@@ -183,7 +204,9 @@ impl Runner for Script {
                 offer(&summary.name, kind, format!("{} {}", summary.kind, summary.summary));
             }
             for name in self.session.natives.names() {
-                offer(name, CompletionKind::Function, "a function of this engine".to_owned());
+                let help = self.session.natives.help(&name);
+                let detail = help.map_or_else(String::new, |help| format!("{}: {}", help.signature, help.text));
+                offer(&name, CompletionKind::Function, detail);
             }
         }
         for builtin in builtins::all() {

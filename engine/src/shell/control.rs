@@ -29,6 +29,7 @@ use super::shared::{Ending, Order, Shared};
 use super::signals::{self, Meaning, Signals};
 use super::sockets::Heart;
 use crate::executor::{Name, reply_type};
+use crate::module::Crash;
 use crate::output::Iopub;
 use crate::queries;
 
@@ -128,12 +129,15 @@ impl Control {
     /// Runs until the main thread has left the cluster.
     pub fn run(mut self) {
         let _guard = EndOnPanic;
+        let waker = self.parts.wake.waker();
+        Crash::wakes(Some(waker.fd()));
         if let Err(error) = self.serve() {
             tracing::error!(%error, "control channel failed");
             self.parts.shared.interrupt.raise();
             self.parts.shared.order(Order::End(Ending::Broken(error.to_string())));
         }
         self.unregister();
+        Crash::wakes(None);
         self.into_watch().run();
     }
 
@@ -158,6 +162,7 @@ impl Control {
                 timeout,
             )?;
             self.parts.wake.clear();
+            self.on_crash();
             self.on_signals();
             self.on_pings()?;
             self.on_connection_events()?;
@@ -239,6 +244,17 @@ impl Control {
             exit_code,
         });
         self.parts.shared.order(Order::End(why));
+    }
+
+    /// Says why this process is about to end: its main thread waits for that in a handler of signals.
+    fn on_crash(&mut self) {
+        let Some(Crash { reason }) = Crash::pending() else { return };
+        tracing::error!("the engine ends: {reason}");
+        self.parts.shared.interrupt.explain(reason);
+        self.is_unregistered = true;
+        self.unregister();
+        std::thread::sleep(UNREGISTRATION_DELAY);
+        Crash::told();
     }
 
     fn on_signals(&mut self) {

@@ -78,6 +78,11 @@ impl Failure {
         Failure { cause, ..Failure::new(error.to_string()) }
     }
 
+    /// A module cannot be loaded.
+    pub fn module(path: &Path, cause: impl ToString) -> Failure {
+        Failure::usage(format!("load the module {}", path.display())).because(cause)
+    }
+
     /// The working directory cannot be used.
     pub fn work_dir(directory: &Path, error: io::Error) -> Failure {
         Failure::usage(format!("change to directory {}", directory.display()))

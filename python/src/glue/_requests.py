@@ -59,8 +59,10 @@ def start(request, frames):
     shell = _shell.start(request["options"], request["engine_id"], request["uuid"], request["profile_dir"])
     for name in commworld.__all__:
         natives[name] = getattr(commworld, name)
-    for name in request["functions"]:
-        natives[name] = _function(name)
+    for function in request["functions"]:
+        natives[function["name"]] = _function(function)
+    natives["load"] = load
+    natives["load_all"] = load_all
     _offer_natives()
     version = ".".join(map(str, sys.version_info[:3]))
     return {"python": version, "executable": sys.executable, "prefix": sys.prefix, "shell": type(shell).__name__}, []
@@ -83,8 +85,9 @@ def _offer_natives():
             hidden.add(name)
 
 
-def _function(name):
-    """A function that the engine's program brings along, as a function of Python."""
+def _function(described):
+    """A function of the engine's program or of a module, as a function of Python."""
+    name = described["name"]
 
     def function(*arguments):
         buffers = []
@@ -93,8 +96,26 @@ def _function(name):
         return _values.decode(answer, [_engine.view(frame) for frame in frames])
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = "A function of the engine's program."
+    function.__doc__ = "{signature}: {text}".format(**described)
     return function
+
+
+def load(file, data=None):
+    """load(file): loads a module of compiled functions (C, Fortran, Rust), and gives their names.
+
+    Paths are the engine's; `client load` sends a file that only the client has. A file of the same name replaces what it
+    defined before."""
+    buffers = [] if data is None else [memoryview(data).cast("B")]
+    loaded, _ = _engine.call("load", buffers, file=str(file), taken=sorted(commworld.__all__) + ["load", "load_all"])
+    for described in loaded:
+        natives[described["name"]] = shell.namespace[described["name"]] = _function(described)
+    _offer_natives()
+    return [described["name"] for described in loaded]
+
+
+def load_all(file, data=None):
+    """load_all(file, data): loads the module on all ranks whose bytes rank 0 has. All ranks call it."""
+    return load(file, commworld.bcast(data, 0))
 
 
 def execute(request, frames):

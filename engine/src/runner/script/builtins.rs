@@ -123,13 +123,16 @@ pub(crate) fn register(engine: &mut Engine, session: &Rc<Session>) {
         });
     }
     operators::register(engine);
-    for name in session.natives.names() {
-        for count in 0..=ARGUMENTS_MAX {
-            let (session, function) = (session.clone(), name.to_owned());
-            engine.register_raw_fn(name, vec![TypeId::of::<Dynamic>(); count], move |_, arguments| {
-                Ok(session::call_native(&session, &function, arguments)?)
-            });
-        }
+}
+
+/// Tells Rhai about a function of the engine's program or of a module.
+pub(crate) fn register_native(engine: &mut Engine, session: &Rc<Session>, name: &str) {
+    for count in 0..=ARGUMENTS_MAX {
+        let (session, function) = (session.clone(), name.to_owned());
+        engine.register_raw_fn(name, vec![TypeId::of::<Dynamic>(); count], move |_, arguments| {
+            let arguments: Vec<Dynamic> = arguments.iter().map(|argument| argument.flatten_clone()).collect();
+            Ok(session::call_native(&session, &function, &arguments)?)
+        });
     }
 }
 

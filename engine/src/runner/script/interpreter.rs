@@ -194,8 +194,8 @@ pub(super) fn describe(session: &Session, name: &str) -> Option<String> {
         let (kind, summary, _) = builtins::summary_of(&value);
         return Some(format!("{name}: {kind} {summary}\n"));
     }
-    if session.natives.get(name).is_some() {
-        return Some(format!("{name}(…): a function of this engine, written in Rust\n"));
+    if let Some(help) = session.natives.help(name) {
+        return Some(format!("{}: {}\n", help.signature, help.text));
     }
     if let Some(function) = session.library.borrow().iter_functions().find(|function| function.name == name) {
         let origin = session

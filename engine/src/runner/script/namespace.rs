@@ -245,7 +245,7 @@ fn not_defined(name: &str) -> Box<EvalAltResult> {
 impl Known for Session {
     fn is_function(&self, name: &str) -> bool {
         builtins::find(name).is_some()
-            || self.natives.get(name).is_some()
+            || self.natives.contains(name)
             || self.library.borrow().iter_functions().any(|function| function.name == name)
     }
 

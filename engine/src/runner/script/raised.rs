@@ -6,6 +6,7 @@ use std::fmt;
 use rhai::{Dynamic, EvalAltResult, Position};
 
 use crate::communicator::CommError;
+use crate::runner::RunError;
 
 /// An error on its way from a builtin to the user, or to a `catch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,12 @@ pub(crate) fn zero_division() -> Raised {
 impl From<CommError> for Raised {
     fn from(error: CommError) -> Raised {
         Raised::new(error.ename(), error.to_string())
+    }
+}
+
+impl From<RunError> for Raised {
+    fn from(error: RunError) -> Raised {
+        Raised { name: error.ename.into(), message: error.evalue, traceback: error.traceback }
     }
 }
 

@@ -1,16 +1,19 @@
 //! Builtins of the session: output, names, files, time, help.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rhai::{Dynamic, FnPtr, NativeCallContext};
 
 use crate::array::Array;
-use crate::runner::Stream;
+use crate::module::{self, Argument, Output};
+use crate::runner::native::Callable;
+use crate::runner::{RunError, Stream};
 
 use super::super::convert::{from_value, kind, to_value};
 use super::super::namespace::Session;
-use super::super::raised::{Outcome, Raised, value_error};
+use super::super::raised::{Outcome, Raised, type_error, value_error};
 use super::super::{display, interpreter};
 use super::{Builtin, Call, Category};
 
@@ -29,6 +32,8 @@ const FILES_MAX: usize = 16;
 pub(super) const TABLE: &[Builtin] = &[
     Builtin { name: "print", signature: "print(x, …)", summary: "writes values and ends the line", details: "Between the values is a space. The output reaches the client at once.", category: SESSION, arity: (0, 8), run: print },
     Builtin { name: "run", signature: "run(file)", summary: "runs a file on this engine, as if it were typed here", details: "Paths are the engine's; the functions and names that the file defines stay.", category: SESSION, arity: (1, 1), run: run_file },
+    Builtin { name: "load", signature: "load(file)", summary: "loads a module of compiled functions (C, Fortran, Rust), and gives their names", details: "Paths are the engine's; `client load` sends a file that only the client has. A file of the same name replaces what it defined before.", category: SESSION, arity: (1, 2), run: load },
+    Builtin { name: "load_all", signature: "load_all(file, bytes)", summary: "loads the module on all ranks whose bytes rank 0 has", details: "All ranks call it; what others than rank 0 pass is ignored.", category: SESSION, arity: (1, 2), run: load_all },
     Builtin { name: "del", signature: "del(name)", summary: "forgets a name and frees its value", details: "`del(\"a\")`. `a = ()` frees the value and keeps the name.", category: SESSION, arity: (1, 1), run: delete },
     Builtin { name: "has", signature: "has(name)", summary: "whether a name has a value", details: "", category: SESSION, arity: (1, 1), run: |call| Ok(Dynamic::from(call.session.get(&call.text(0)?).is_some())) },
     Builtin { name: "names", signature: "names()", summary: "the names of the namespace, as a list", details: "", category: SESSION, arity: (0, 0), run: |call| Ok(Dynamic::from_array(call.session.names().into_iter().map(|(name, _)| name.into()).collect())) },
@@ -57,22 +62,83 @@ pub(super) fn call_late(
     if session.library.borrow().iter_functions().any(|function| function.name == name) {
         return interpreter::call_function(context.engine(), session, &name, rest);
     }
+    if session.natives.contains(&name) {
+        // Loaded by this very cell.
+        return Ok(call_native(session, &name, &rest)?);
+    }
     FnPtr::new(name)?.call_within_context(context, rest)
 }
 
-/// Calls a function written in Rust.
-pub(super) fn call_native(session: &Session, name: &str, arguments: &mut [&mut Dynamic]) -> Outcome<Dynamic> {
-    let values = arguments.iter().map(|argument| to_value(argument)).collect::<Outcome<Vec<_>>>()?;
+/// Calls a function of the engine's program or of a module.
+pub(super) fn call_native(session: &Session, name: &str, arguments: &[Dynamic]) -> Outcome<Dynamic> {
     let context = session.context()?;
-    let Some(function) = session.natives.get(name) else {
-        return Err(Raised::new("NameError", format!("no native function is called `{name}`")));
-    };
-    match function(&context, values) {
-        Ok(value) => Ok(from_value(&value)),
-        Err(error) => {
-            Err(Raised { name: error.ename.into(), message: error.evalue, traceback: error.traceback })
+    match session.natives.get(name) {
+        Some(Callable::Program(function)) => {
+            let values = arguments.iter().map(to_value).collect::<Outcome<Vec<_>>>()?;
+            Ok(from_value(&function(&context, values)?))
         }
+        Some(Callable::Module(function)) => {
+            let arguments = arguments.iter().map(to_argument).collect::<Outcome<Vec<_>>>()?;
+            Ok(from_output(function.call(&context, &arguments)?))
+        }
+        None => Err(Raised::new("NameError", format!("the function `{name}` is not loaded any more"))),
     }
+}
+
+/// Arrays of the namespace are passed as they are.
+fn to_argument(value: &Dynamic) -> Outcome<Argument> {
+    match value.read_lock::<Array>() {
+        Some(array) => Ok(Argument::Array(array.clone())),
+        None => Ok(Argument::of(to_value(value)?)?),
+    }
+}
+
+/// Arrays that a module made are taken over.
+fn from_output(output: Output) -> Dynamic {
+    match output {
+        Output::None => Dynamic::UNIT,
+        Output::Value(value) => from_value(&value),
+        Output::Array(array) => Dynamic::from(array),
+        Output::List(items) => Dynamic::from_array(items.into_iter().map(from_output).collect()),
+    }
+}
+
+/// Loads a module from a file of this engine's machine, or from bytes that came another way.
+fn load(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let path = PathBuf::from(call.text(0)?);
+    let natives = &call.session.natives;
+    let loaded = match call.argument(1) {
+        None => natives.load_file(&path, is_builtin),
+        Some(_) => natives.load(&module::name_of(&path), &bytes_of(&call.array(1)?)?, is_builtin),
+    };
+    Ok(listed(loaded.map_err(RunError::from)?))
+}
+
+/// As `load`, with the bytes that rank 0 has.
+fn load_all(call: &Call<'_, '_>) -> Outcome<Dynamic> {
+    let name = module::name_of(&PathBuf::from(call.text(0)?));
+    let own = match call.argument(1) {
+        Some(value) if !value.is_unit() => Some(call.array(1)?),
+        _ => None,
+    };
+    let bytes = call.session.communicator()?.broadcast(own.as_ref(), 0)?;
+    let loaded = call.session.natives.load(&name, &bytes_of(&bytes)?, is_builtin);
+    Ok(listed(loaded.map_err(RunError::from)?))
+}
+
+fn is_builtin(name: &str) -> bool {
+    super::find(name).is_some()
+}
+
+fn bytes_of(array: &Array) -> Outcome<Vec<u8>> {
+    match array {
+        Array::U8(bytes) => Ok(bytes.iter().copied().collect()),
+        other => Err(type_error(format!("a module is given as bytes, not as {}", other.dtype()))),
+    }
+}
+
+fn listed(names: Vec<String>) -> Dynamic {
+    Dynamic::from_array(names.into_iter().map(Dynamic::from).collect())
 }
 
 fn print(call: &Call<'_, '_>) -> Outcome<Dynamic> {
@@ -117,7 +183,7 @@ fn sleep(call: &Call<'_, '_>) -> Outcome<Dynamic> {
 }
 
 fn run_file(call: &Call<'_, '_>) -> Outcome<Dynamic> {
-    let path = std::path::PathBuf::from(call.text(0)?);
+    let path = PathBuf::from(call.text(0)?);
     let failed = |error: std::io::Error| {
         let name = if error.kind() == std::io::ErrorKind::NotFound { "FileNotFoundError" } else { "OSError" };
         Raised::new(name, format!("cannot run {}: {error}; paths are the engine's", path.display()))
@@ -135,9 +201,7 @@ fn run_file(call: &Call<'_, '_>) -> Outcome<Dynamic> {
     call.session.files.borrow_mut().pop();
     match result {
         Ok(value) => Ok(value),
-        Err(error) => {
-            Err(Raised { name: error.ename.into(), message: error.evalue, traceback: error.traceback })
-        }
+        Err(error) => Err(error.into()),
     }
 }
 
