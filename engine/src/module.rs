@@ -242,7 +242,9 @@ fn link(name: &str, bytes: &[u8]) -> Result<std::mem::ManuallyDrop<Library>, Mod
     let library = library.map_err(|error| {
         let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         // The user knows the file by its own name.
-        ModuleError::Link { name: name.to_owned(), reason: reason.replace(&copy.display().to_string(), name) }
+        let reason = reason.replace(&copy.display().to_string(), name);
+        let reason = reason.strip_prefix(&format!("{name}: ")).map_or(reason.clone(), str::to_owned);
+        ModuleError::Link { name: name.to_owned(), reason }
     })?;
     Ok(std::mem::ManuallyDrop::new(library))
 }

@@ -33,6 +33,7 @@ use crate::python::{self, Interpreter, Python, PythonRunner};
 use crate::queries::Remembered;
 use crate::runner::Runner;
 use crate::runner::native::{Registry, RegistryError};
+use crate::runner::script::is_builtin;
 use crate::shell::control::{self, Control};
 use crate::shell::ready::Ready;
 use crate::shell::shared::{Ending, Shared};
@@ -122,7 +123,7 @@ fn start(
 /// After MPI has started, which a module's own start-up code may rely on.
 fn load_modules(settings: &Settings, registry: &Registry) -> Result<(), Failure> {
     for path in &settings.modules {
-        registry.load_file(path, |_| false).map_err(|error| Failure::module(path, error))?;
+        registry.load_file(path, is_builtin).map_err(|error| Failure::module(path, error))?;
     }
     Ok(())
 }

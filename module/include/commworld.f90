@@ -115,6 +115,11 @@ module commworld
       type(c_ptr), value :: call
       type(value_t), intent(in) :: result
     end function
+    !> A function of a module.
+    integer(c_int32_t) function commworld_function(call) bind(C)
+      import
+      type(c_ptr), value :: call
+    end function
     type(c_ptr) function give_array_t(call, dtype, axes, shape) bind(C)
       import
       type(c_ptr), value :: call
@@ -144,12 +149,12 @@ contains
   integer(c_int32_t) function commworld_define(registrar, name, signature, help, function) result(code)
     type(c_ptr), intent(in) :: registrar
     character(len=*), intent(in) :: name, signature, help
-    type(c_funptr), intent(in) :: function
+    procedure(commworld_function) :: function
     type(registrar_t), pointer :: known
     procedure(define_t), pointer :: define
     call c_f_pointer(registrar, known)
     call c_f_procpointer(known%define, define)
-    code = define(registrar, name // c_null_char, signature // c_null_char, help // c_null_char, function)
+    code = define(registrar, name // c_null_char, signature // c_null_char, help // c_null_char, c_funloc(function))
   end function
 
   function call_of(call) result(known)

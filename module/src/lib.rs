@@ -117,6 +117,17 @@ impl<'a> Call<'a> {
         if self.is_interrupted() { Err(Error::interrupted()) } else { Ok(()) }
     }
 
+    /// What [`module!`] checks: that a function of that many parameters got no further argument.
+    #[doc(hidden)]
+    pub fn no_more_than(&self, name: &str, parameters: u32) -> Result<(), Error> {
+        if self.raw.count > parameters {
+            let arguments = if parameters == 1 { "argument" } else { "arguments" };
+            let text = format!("{name} takes {parameters} {arguments}, not {}", self.raw.count);
+            return Err(Error::new("TypeError", text));
+        }
+        Ok(())
+    }
+
     fn engine(&self) -> &abi::Engine {
         // SAFETY: an engine's call has an engine, which lives as long as the call.
         unsafe { &*self.raw.engine }
@@ -384,13 +395,13 @@ macro_rules! module {
             $({
                 unsafe extern "C" fn shim(call: *const $crate::abi::Call) -> i32 {
                     $crate::run(call, |call| {
-                        #[allow(unused_mut, unused_variables, reason = "there may be no parameter")]
+                        #[allow(unused_mut, reason = "there may be no parameter")]
                         let mut at = 0u32;
                         $(
                             let $parameter = <$type as $crate::Argument>::read(call, at)?;
-                            #[allow(unused_assignments, reason = "the last one is not read")]
-                            { at += 1; }
+                            at += 1;
                         )*
+                        call.no_more_than(stringify!($name), at)?;
                         $crate::Output::give($name(call $(, $parameter)*), call)
                     })
                 }

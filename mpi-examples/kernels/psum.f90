@@ -46,9 +46,9 @@ contains
     type(c_ptr), value :: registrar
 
     code = commworld_define(registrar, "psum_f", "psum_f(a)", &
-      "the sum of all elements of all ranks' arrays, in Fortran", c_funloc(psum_f))
+      "the sum of all elements of all ranks' arrays, in Fortran", psum_f)
     if (code /= 0) return
     code = commworld_define(registrar, "transposed_f", "transposed_f(a)", "the transpose of a matrix", &
-      c_funloc(transposed_f))
+      transposed_f)
   end function
 end module

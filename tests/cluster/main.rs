@@ -6,6 +6,7 @@ mod errors;
 mod examples;
 mod hostile;
 mod interrupt;
+mod kernels;
 mod loss;
 mod many;
 mod psum;

@@ -69,7 +69,8 @@ fn ci(root: &Path) -> Result<()> {
     // Process tests start these programs; `cargo test` alone would not build another package's binaries.
     step(root, "build", cargo(root).args(["build", "--workspace", "--bins", "--examples"]))?;
     // A library that programs load belongs to none of them.
-    step(root, "Python plugin", cargo(root).args(["build", "--package", "engine-python"]))?;
+    let libraries = ["build", "--package", "engine-python", "--package", "kernels-rust"];
+    step(root, "libraries", cargo(root).args(libraries))?;
     // The first time, this takes a minute that should not be counted for a test.
     step(root, "ipyparallel", Command::new(root.join("scripts/foreign.sh")).stdout(Stdio::null()))?;
     step(root, "tests", cargo(root).args(["test", "--workspace", "--no-fail-fast"]))?;

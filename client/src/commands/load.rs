@@ -14,12 +14,13 @@ use crate::cli::App;
 )]
 pub(crate) struct Args {
     /// A shared library made with commworld.h, commworld.f90 or the crate commworld-module.
-    file: PathBuf,
+    #[arg(value_name = "FILE")]
+    module: PathBuf,
 }
 
 impl Args {
     pub(crate) fn run(self, app: &App) -> anyhow::Result<()> {
-        load(app, &self.file)
+        load(app, &self.module)
     }
 }
 

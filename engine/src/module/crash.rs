@@ -74,7 +74,7 @@ pub(super) fn watch() {
     });
 }
 
-extern "C" fn on_crash(signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {
+extern "C" fn on_crash(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
     let current = CURRENT.load(Ordering::SeqCst);
     let is_first = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
     if !current.is_null() && is_first {
@@ -95,11 +95,14 @@ extern "C" fn on_crash(signal: c_int, _info: *mut siginfo_t, _context: *mut c_vo
         }
     }
     if let Some(at) = SIGNALS.iter().position(|(known, _)| *known == signal) {
-        // SAFETY: the entry was written when this handler was installed. On return the instruction is tried again, or
-        // abort() goes on, and the former handler has it.
+        // SAFETY: the entry was written when this handler was installed. On return the instruction is tried again, and
+        // the former handler has it; what a process sent comes only once, and is sent again.
         unsafe {
             let former = (&raw const FORMER).cast::<sigaction>().add(at);
             libc::sigaction(signal, former, ptr::null_mut());
+            if (*info).si_code <= 0 {
+                libc::raise(signal);
+            }
         }
     }
 }

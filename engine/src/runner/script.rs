@@ -28,6 +28,7 @@ use super::native::Registry;
 use super::{
     CellContext, Completeness, Completion, CompletionKind, Displayed, Language, NameSummary, RunError, Runner,
 };
+pub(crate) use builtins::is_builtin;
 use convert::{from_value, to_value};
 use namespace::{Session, SourceText};
 use raised::Raised;

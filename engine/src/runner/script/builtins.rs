@@ -90,6 +90,11 @@ pub(crate) fn find(name: &str) -> Option<&'static Builtin> {
     all().find(|builtin| builtin.name == name)
 }
 
+/// Whether the prompt language has a function of that name.
+pub(crate) fn is_builtin(name: &str) -> bool {
+    find(name).is_some()
+}
+
 /// Names that stand for numbers, with what they say.
 pub(crate) const CONSTANTS: &[(&str, f64)] = &[
     ("PI", std::f64::consts::PI),

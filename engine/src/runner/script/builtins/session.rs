@@ -15,7 +15,7 @@ use super::super::convert::{from_value, kind, to_value};
 use super::super::namespace::Session;
 use super::super::raised::{Outcome, Raised, type_error, value_error};
 use super::super::{display, interpreter};
-use super::{Builtin, Call, Category};
+use super::{Builtin, Call, Category, is_builtin};
 
 const SESSION: Category = Category::Session;
 
@@ -124,10 +124,6 @@ fn load_all(call: &Call<'_, '_>) -> Outcome<Dynamic> {
     let bytes = call.session.communicator()?.broadcast(own.as_ref(), 0)?;
     let loaded = call.session.natives.load(&name, &bytes_of(&bytes)?, is_builtin);
     Ok(listed(loaded.map_err(RunError::from)?))
-}
-
-fn is_builtin(name: &str) -> bool {
-    super::find(name).is_some()
 }
 
 fn bytes_of(array: &Array) -> Outcome<Vec<u8>> {
