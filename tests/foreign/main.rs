@@ -158,6 +158,34 @@ fn a_stock_client_drives_our_python_engines() {
     cluster.run("python_engines.py");
 }
 
+/// A module, compiled as docs/KERNELS.md says.
+#[track_caller]
+fn compiled_module(folder: &Path) -> PathBuf {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let library = folder.join("libpsum_c.so");
+    let mut command = Command::new(std::env::var_os("MPICC").unwrap_or_else(|| "mpicc".into()));
+    command.args(["-shared", "-fPIC", "-I"]).arg(project.join("module/include")).arg("-o").arg(&library);
+    run(command.arg(project.join("mpi-examples/kernels/psum.c"))).ok();
+    library
+}
+
+#[test]
+fn a_stock_client_calls_compiled_kernels_in_our_engines() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let module = compiled_module(folder.path());
+    let cluster = TestCluster::start(Engines::Mpi, 2);
+    run(python(cluster.profile(), "modules.py").env("PSUM", &module).env("ENGINES", "native")).ok();
+}
+
+#[test]
+fn a_stock_client_calls_compiled_kernels_in_our_python_engines() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let module = compiled_module(folder.path());
+    let mut cluster = TestCluster::controller(&["--ping", "500"]);
+    add_python_engines(&mut cluster, 2);
+    run(python(cluster.profile(), "modules.py").env("PSUM", &module).env("ENGINES", "python")).ok();
+}
+
 #[test]
 fn an_interrupt_frees_ranks_from_any_call_of_mpi4py_and_the_world_stays_whole() {
     let mut cluster = TestCluster::controller(&["--ping", "500"]);
