@@ -132,7 +132,10 @@ pub struct Function {
 
 impl std::fmt::Debug for Function {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Function").field("name", &self.name).field("module", &self.module).finish_non_exhaustive()
+        f.debug_struct("Function")
+            .field("name", &self.name)
+            .field("module", &self.module)
+            .finish_non_exhaustive()
     }
 }
 
@@ -287,7 +290,8 @@ impl Definitions {
         if self.functions.len() >= FUNCTIONS_MAX {
             return Err(format!("it defines more than {FUNCTIONS_MAX} functions"));
         }
-        let label = CString::new(format!("{name} of {}", self.module).replace('\0', "")).expect("no zero is left");
+        let label =
+            CString::new(format!("{name} of {}", self.module).replace('\0', "")).expect("no zero is left");
         self.functions.push(Function {
             name: name.to_owned(),
             signature: if signature.is_empty() { format!("{name}(…)") } else { signature },

@@ -30,8 +30,9 @@ use std::any::Any;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use ndarray::{Array, Array1, Array2, ArrayD, ArrayView, ArrayView1, ArrayView2, ArrayViewD};
+pub use ndarray;
 use ndarray::Dimension;
+pub use ndarray::{Array, Array1, Array2, ArrayD, ArrayView, ArrayView1, ArrayView2, ArrayViewD};
 pub use num_complex::Complex64;
 
 /// One call of a function.
@@ -197,7 +198,8 @@ impl<'a> Argument<'a> for i64 {
 impl<'a> Argument<'a> for usize {
     fn read(call: &Call<'a>, at: u32) -> Result<usize, Error> {
         let number = i64::read(call, at)?;
-        usize::try_from(number).map_err(|_| Error::value(format!("argument {} is negative: {number}", at + 1)))
+        usize::try_from(number)
+            .map_err(|_| Error::value(format!("argument {} is negative: {number}", at + 1)))
     }
 }
 
@@ -219,9 +221,7 @@ impl<'a> Argument<'a> for &'a str {
             return Err(Error::told());
         }
         // SAFETY: the engine's texts are UTF-8 of that length, and live as long as the call.
-        Ok(unsafe {
-            std::str::from_utf8_unchecked(std::slice::from_raw_parts(text.cast(), length as usize))
-        })
+        Ok(unsafe { std::str::from_utf8_unchecked(std::slice::from_raw_parts(text.cast(), length as usize)) })
     }
 }
 
@@ -336,9 +336,15 @@ impl<T: Output> Output for Result<T, Error> {
 }
 
 /// What [`module!`] makes of a function: reads, runs, answers; neither an error nor a panic gets further.
+///
+/// # Safety
+/// The call must be an engine's, and run.
 #[doc(hidden)]
-pub fn run(raw: *const abi::Call, function: impl for<'a> FnOnce(&Call<'a>) -> Result<(), Error>) -> i32 {
-    // SAFETY: the engine passes a valid call.
+pub unsafe fn run(
+    raw: *const abi::Call,
+    function: impl for<'a> FnOnce(&Call<'a>) -> Result<(), Error>,
+) -> i32 {
+    // SAFETY: as the caller promises.
     let call = Call { raw: unsafe { &*raw } };
     match catch_unwind(AssertUnwindSafe(|| function(&call))) {
         Ok(Ok(())) => 0,
@@ -360,8 +366,11 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 /// What [`module!`] makes of all functions.
+///
+/// # Safety
+/// The registrar must be an engine's.
 #[doc(hidden)]
-pub fn define(
+pub unsafe fn define(
     registrar: *const abi::Registrar,
     name: &str,
     signature: &str,
@@ -370,7 +379,7 @@ pub fn define(
 ) -> i32 {
     let text = |text: &str| CString::new(text.replace('\0', "")).expect("no zero is left");
     let (name, signature, help) = (text(name), text(signature), text(help));
-    // SAFETY: the engine passes a valid registrar, and copies the texts.
+    // SAFETY: as the caller promises; the engine copies the texts.
     unsafe { ((*registrar).define)(registrar, name.as_ptr(), signature.as_ptr(), help.as_ptr(), function) }
 }
 
@@ -394,7 +403,7 @@ macro_rules! module {
         pub unsafe extern "C" fn commworld_register(registrar: *const $crate::abi::Registrar) -> i32 {
             $({
                 unsafe extern "C" fn shim(call: *const $crate::abi::Call) -> i32 {
-                    $crate::run(call, |call| {
+                    let function = |call: &$crate::Call<'_>| {
                         #[allow(unused_mut, reason = "there may be no parameter")]
                         let mut at = 0u32;
                         $(
@@ -403,14 +412,19 @@ macro_rules! module {
                         )*
                         call.no_more_than(stringify!($name), at)?;
                         $crate::Output::give($name(call $(, $parameter)*), call)
-                    })
+                    };
+                    // SAFETY: engines pass their call.
+                    unsafe { $crate::run(call, function) }
                 }
                 let parameters: &[&str] = &[$(stringify!($parameter)),*];
                 let signature = format!("{}({})", stringify!($name), parameters.join(", "));
                 let help: &[&str] = &[$($help),*];
                 let help: Vec<&str> = help.iter().map(|line| line.trim()).collect();
-                if $crate::define(registrar, stringify!($name), &signature, &help.join("\n"), shim) != 0 {
-                    return 1;
+                // SAFETY: as this function's caller promises.
+                let code =
+                    unsafe { $crate::define(registrar, stringify!($name), &signature, &help.join("\n"), shim) };
+                if code != 0 {
+                    return code;
                 }
             })+
             0

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use engine::Engine;
-use mpi_examples::{collatz, heat, hello, pi, psum, ring};
+use mpi_examples::{collatz, heat, hello, logistic, pi, psum, ring, words};
 
 fn main() -> ExitCode {
     Engine::new()
@@ -13,5 +13,8 @@ fn main() -> ExitCode {
         .function("ring", ring::ring)
         .function("heat", heat::heat)
         .function("collatz", collatz::collatz)
+        .function("count_words", words::count_words)
+        .function("settle", logistic::settle)
+        .function("lyapunov", logistic::lyapunov)
         .run()
 }

@@ -39,6 +39,8 @@ impl<'a> Place<'a> {
                 command.args(&arguments[..own_end]).arg(place).args(&arguments[own_end..])
             }
         };
+        // PBS puts the output of a job where it was submitted.
+        command.current_dir(self.profile());
         command
     }
 

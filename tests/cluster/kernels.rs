@@ -50,7 +50,11 @@ impl Workshop {
     #[track_caller]
     fn fortran(&self, source: &Path, library: &str) -> String {
         let mut command = compiler("MPIF90", "mpif90");
-        command.args(["-O2", "-shared", "-fPIC", "-J"]).arg(self.folder.path()).arg("-o").arg(self.path(library));
+        command
+            .args(["-O2", "-shared", "-fPIC", "-J"])
+            .arg(self.folder.path())
+            .arg("-o")
+            .arg(self.path(library));
         run(command.arg(project("module/include/commworld.f90")).arg(source)).ok();
         self.text(library)
     }
@@ -130,7 +134,9 @@ fn arrays_reach_a_kernel_and_come_back_whatever_their_order_in_memory() {
     let workshop = Workshop::new();
     cluster.client(&["load", &workshop.c(&kernel("psum.c"), "libpsum_c.so")]).ok();
     cluster.client(&["load", &workshop.fortran(&kernel("psum.f90"), "libpsum_f.so")]).ok();
-    cluster.client(&["px", "m = reshape(arange(6) * 1.0, [2, 3]); t = transposed_f(m); u = transpose(m)"]).ok();
+    cluster
+        .client(&["px", "m = reshape(arange(6) * 1.0, [2, 3]); t = transposed_f(m); u = transpose(m)"])
+        .ok();
     assert_eq!(pulled(&cluster, "t")[0], serde_json::json!([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]));
     // A transposed view has strides; Fortran must see it in C order.
     assert_eq!(pulled(&cluster, "transposed_f(u)")[0], pulled(&cluster, "m")[0]);
@@ -149,13 +155,19 @@ fn what_does_not_fit_a_kernel_is_said_with_its_signature() {
     cluster.client(&["load", &workshop.c(&kernel("psum.c"), "libpsum_c.so")]).ok();
     cluster.client(&["load", &rust_kernels()]).ok();
     let told = error_of(&cluster, "psum_c(array([1, 2]))");
-    assert_says(&told, &["TypeError", "argument 1 of psum_c", "i64 and shape [2]", "f64 with 1 axis", "psum_c(a)"]);
+    assert_says(
+        &told,
+        &["TypeError", "argument 1 of psum_c", "i64 and shape [2]", "f64 with 1 axis", "psum_c(a)"],
+    );
     assert_says(&error_of(&cluster, "psum_c(zeros([2, 2]))"), &["shape [2, 2]", "1 axis"]);
     assert_says(&error_of(&cluster, "psum_c(\"text\")"), &["a string"]);
     assert_says(&error_of(&cluster, "psum_c([1.0])"), &["TypeError", "array(x)"]);
     assert_says(&error_of(&cluster, "psum_c()"), &["psum_c needs argument 1"]);
     assert_says(&error_of(&cluster, "psum_rust(zeros(2), 1)"), &["psum_rust takes 1 argument, not 2"]);
-    assert_says(&error_of(&cluster, "smooth(zeros([3, 3]), 0.5)"), &["ValueError", "0.5 is not from 0 to 0.25"]);
+    assert_says(
+        &error_of(&cluster, "smooth(zeros([3, 3]), 0.5)"),
+        &["ValueError", "0.5 is not from 0 to 0.25"],
+    );
     cluster.client(&["px", "psum_c(zeros(2))"]).ok();
 }
 
@@ -166,7 +178,10 @@ fn an_error_or_a_panic_ends_the_call_and_not_the_engine() {
     cluster.client(&["load", &workshop.c(&kernel("faults.c"), "libfaults.so")]).ok();
     cluster.client(&["load", &rust_kernels()]).ok();
     let told = error_of(&cluster, "refuse()");
-    assert_says(&told, &["[rank 0] ValueError: rank 0 does not like it", "[rank 1] ValueError: rank 1 does not"]);
+    assert_says(
+        &told,
+        &["[rank 0] ValueError: rank 0 does not like it", "[rank 1] ValueError: rank 1 does not"],
+    );
     assert_says(&error_of(&cluster, "wordless()"), &["RuntimeError: wordless failed and returned 7"]);
     assert_says(&error_of(&cluster, "panics()"), &["PanicError: rank 0 has had enough"]);
     assert_says(&error_of(&cluster, "too_much()"), &["MemoryError", "too_much"]);
@@ -179,20 +194,29 @@ fn what_is_not_a_module_of_this_version_is_refused_with_the_reason() {
     let cluster = TestCluster::start(Engines::Mpi, 2);
     let workshop = Workshop::new();
     let newer = workshop.c_text("unsigned commworld_abi(void) { return 9; }", "libnewer.so");
-    assert_says(&failure(&cluster, &["load", &newer]), &["libnewer.so was built for version 9", "has version 1"]);
+    assert_says(
+        &failure(&cluster, &["load", &newer]),
+        &["libnewer.so was built for version 9", "has version 1"],
+    );
     let other = workshop.c_text("int answer(void) { return 42; }", "libother.so");
     assert_says(&failure(&cluster, &["load", &other]), &["libother.so is not a module", "commworld_abi"]);
     let missing = workshop.c_text("void nowhere(void);\nvoid f(void) { nowhere(); }", "libmissing.so");
     assert_says(&failure(&cluster, &["load", &missing]), &["cannot load libmissing.so", "nowhere"]);
     std::fs::write(workshop.path("words.so"), "hello").expect("the folder is ours");
-    assert_says(&failure(&cluster, &["load", &workshop.text("words.so")]), &["ImportError", "cannot load words.so"]);
+    assert_says(
+        &failure(&cluster, &["load", &workshop.text("words.so")]),
+        &["ImportError", "cannot load words.so"],
+    );
     let absent = failure(&cluster, &["load", &workshop.text("absent.so")]);
     assert_says(&absent, &["absent.so", "No such file"]);
     let told = error_of(&cluster, "load(\"/nowhere/libx.so\")");
     assert_says(&told, &["FileNotFoundError", "/nowhere/libx.so", "paths are the engine's"]);
     let builtin = "#include \"commworld.h\"\nstatic int32_t psum(const commworld_call *c) { (void)c; return 0; }\n\
                    COMMWORLD_MODULE(COMMWORLD_FUNCTION(psum, \"psum()\", \"\"))\n";
-    assert_says(&failure(&cluster, &["load", &workshop.c_text(builtin, "libtaken.so")]), &["`psum` is a builtin"]);
+    assert_says(
+        &failure(&cluster, &["load", &workshop.c_text(builtin, "libtaken.so")]),
+        &["`psum` is a builtin"],
+    );
     cluster.client(&["px", "psum(1)"]).ok();
 }
 
@@ -239,7 +263,8 @@ fn a_kernel_that_computes_is_interrupted_and_the_next_call_is_right() {
         let result = client.all().execute(stuck).expect("the engines are there");
         wait_until("it runs", || {
             let states = client.engine_status(&client::Targets::All, Duration::from_secs(5));
-            let states = serde_json::to_value(states.expect("engines answer while they compute")).expect("data");
+            let states =
+                serde_json::to_value(states.expect("engines answer while they compute")).expect("data");
             states.as_object().is_some_and(|all| all.values().all(|state| !state["running"].is_null()))
         });
         let interrupted = Instant::now();
@@ -307,7 +332,8 @@ fn a_file_of_the_clients_machine_reaches_all_ranks_or_none() {
     assert_says(&cluster.client(&["px", "help(\"psum_c\")"]).ok(), &["psum_c(a): the sum of all elements"]);
     let client = cluster.connect();
     wait_until("completion knows it", || {
-        let completed = client.all().complete("psum_", 5, Duration::from_secs(5)).expect("the engine answers");
+        let completed =
+            client.all().complete("psum_", 5, Duration::from_secs(5)).expect("the engine answers");
         completed.matches.contains(&"psum_c".to_owned())
     });
 }

@@ -186,6 +186,27 @@ fn a_stock_client_calls_compiled_kernels_in_our_python_engines() {
     run(python(cluster.profile(), "modules.py").env("PSUM", &module).env("ENGINES", "python")).ok();
 }
 
+#[track_caller]
+fn the_python_example_sums(n: usize) {
+    let mut cluster = TestCluster::controller(&["--ping", "500"]);
+    add_python_engines(&mut cluster, n);
+    cluster.client(&["wait", "-n", &n.to_string()]).ok();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mpi-examples/python/psum.py");
+    let mut command = python_without_arguments(cluster.profile());
+    let told = run(command.arg(example)).ok();
+    assert!(told.contains(&format!("499500.0 in Python and in C on {n} ranks")), "{told}");
+}
+
+#[test]
+fn the_python_example_sums_over_2_ranks() {
+    the_python_example_sums(2);
+}
+
+#[test]
+fn the_python_example_sums_over_4_ranks() {
+    the_python_example_sums(4);
+}
+
 #[test]
 fn an_interrupt_frees_ranks_from_any_call_of_mpi4py_and_the_world_stays_whole() {
     let mut cluster = TestCluster::controller(&["--ping", "500"]);

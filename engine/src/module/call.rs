@@ -138,7 +138,9 @@ impl Made {
     fn finish(self) -> Output {
         match self {
             Made::Output(output) => output,
-            Made::Truths(Array::U8(bytes)) => Output::Array(Array::Bool(bytes.mapv(|byte| byte != 0).into_shared())),
+            Made::Truths(Array::U8(bytes)) => {
+                Output::Array(Array::Bool(bytes.mapv(|byte| byte != 0).into_shared()))
+            }
             Made::Truths(other) => Output::Array(other),
         }
     }
@@ -236,12 +238,9 @@ fn value_of(argument: &Argument, extents: &mut Vec<Extents>) -> abi::Value {
         Argument::Complex(number) => {
             abi::Value { kind: kind::COMPLEX, real: number.re, imaginary: number.im, ..value }
         }
-        Argument::Text(text) => abi::Value {
-            kind: kind::TEXT,
-            data: text.as_ptr().cast(),
-            length: text.len() as u64,
-            ..value
-        },
+        Argument::Text(text) => {
+            abi::Value { kind: kind::TEXT, data: text.as_ptr().cast(), length: text.len() as u64, ..value }
+        }
         Argument::Array(array) => {
             extents.push(Extents::of(array));
             array_value(array, extents.last().expect("just pushed"))
@@ -313,7 +312,8 @@ unsafe fn text_of(text: *const c_char, length: u64) -> String {
         return String::new();
     }
     // SAFETY: as the caller promises.
-    String::from_utf8_lossy(unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length as usize) }).into_owned()
+    String::from_utf8_lossy(unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length as usize) })
+        .into_owned()
 }
 
 impl State<'_> {
@@ -451,8 +451,7 @@ unsafe extern "C" fn fail(
     length: u64,
 ) {
     // SAFETY: modules call it with their call, and texts of these lengths.
-    let (state, name, text) =
-        unsafe { (state(call), text_of(name, name_length), text_of(text, length)) };
+    let (state, name, text) = unsafe { (state(call), text_of(name, name_length), text_of(text, length)) };
     let name = if name.is_empty() { ename::RUNTIME_ERROR } else { name.as_str() };
     state.fails(name, text);
 }
@@ -565,19 +564,26 @@ unsafe extern "C" fn give_array(
     if axes as usize > ARRAY_RANK_MAX {
         return wrong(format!("{name} gives an array of {axes} axes; {ARRAY_RANK_MAX} are possible"));
     }
-    // SAFETY: there are as many extents as axes.
-    let extents = if axes == 0 { &[][..] } else { unsafe { std::slice::from_raw_parts(shape, axes as usize) } };
+    let extents = match axes {
+        0 => &[],
+        // SAFETY: there are as many extents as axes.
+        _ => unsafe { std::slice::from_raw_parts(shape, axes as usize) },
+    };
     let shape = extents.iter().map(|&extent| usize::try_from(extent)).collect::<Result<Vec<usize>, _>>();
     let Ok(shape) = shape else {
         return wrong(format!("{name} gives an array of the shape {extents:?}"));
     };
     match new_array(dtype, &shape) {
         Some((array, memory)) => {
-            let made = if dtype == DType::Bool { Made::Truths(array) } else { Made::Output(Output::Array(array)) };
+            let made =
+                if dtype == DType::Bool { Made::Truths(array) } else { Made::Output(Output::Array(array)) };
             if state.add(made) == 0 { memory } else { ptr::null_mut() }
         }
         None => {
-            state.fails("MemoryError", format!("{name}: no memory for an array of {dtype} and shape {shape:?}"));
+            state.fails(
+                "MemoryError",
+                format!("{name}: no memory for an array of {dtype} and shape {shape:?}"),
+            );
             ptr::null_mut()
         }
     }

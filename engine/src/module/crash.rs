@@ -12,7 +12,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::time::Duration;
 
-use libc::{siginfo_t, sigaction};
+use libc::{sigaction, siginfo_t};
 
 /// What a crash looks like.
 const SIGNALS: [(c_int, &str); 5] = [

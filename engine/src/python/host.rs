@@ -18,6 +18,7 @@ use protocol::value::{self, ArrayValue, DType, Value};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
+use super::words::FunctionHelp;
 use crate::array::{Array, Element};
 use crate::communicator::{CommError, Communicator, ReduceOp};
 use crate::each_dtype;
@@ -26,7 +27,6 @@ use crate::module;
 use crate::output::{Iopub, Made};
 use crate::runner::native::Registry;
 use crate::runner::{CellContext, RunError, Stream};
-use super::words::FunctionHelp;
 use ndarray::{ArcArray, IxDyn};
 
 /// Answers Python's calls. There is one interpreter in a process, hence one host.
@@ -69,13 +69,27 @@ thread_local! {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 enum Call {
-    Print { stream: StreamName, text: String },
-    Publish { msg_type: String, topic: String, content: Json, metadata: serde_json::Map<String, Json> },
+    Print {
+        stream: StreamName,
+        text: String,
+    },
+    Publish {
+        msg_type: String,
+        topic: String,
+        content: Json,
+        metadata: serde_json::Map<String, Json>,
+    },
     TakeInterrupt,
     Communicate(Communication),
-    Function { function: String, arguments: Vec<Json> },
+    Function {
+        function: String,
+        arguments: Vec<Json>,
+    },
     /// A module: the bytes of its file are the first buffer, if there is one; else it is read here.
-    Load { file: String, taken: Vec<String> },
+    Load {
+        file: String,
+        taken: Vec<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

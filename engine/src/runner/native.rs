@@ -151,7 +151,8 @@ impl Registry {
                 _ => {}
             }
         }
-        functions.retain(|_, entry| !matches!(&entry.callable, Callable::Module(old) if old.module() == name));
+        functions
+            .retain(|_, entry| !matches!(&entry.callable, Callable::Module(old) if old.module() == name));
         let names = loaded.iter().map(|function| function.name().to_owned()).collect();
         for function in loaded {
             let text = match function.help.as_str() {
@@ -166,7 +167,11 @@ impl Registry {
     }
 
     /// Loads a module from a file of this machine.
-    pub fn load_file(&self, path: &Path, is_taken: impl Fn(&str) -> bool) -> Result<Vec<String>, ModuleError> {
+    pub fn load_file(
+        &self,
+        path: &Path,
+        is_taken: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, ModuleError> {
         self.load(&module::name_of(path), &module::read(path)?, is_taken)
     }
 

@@ -52,11 +52,8 @@ impl Script {
     /// An empty namespace. The native functions can be called from cells by name.
     pub fn new(natives: Registry) -> Script {
         let session = Rc::new(Session::new(natives));
-        let mut script = Script {
-            engine: interpreter::new_engine(&session),
-            session,
-            known_natives: BTreeSet::new(),
-        };
+        let mut script =
+            Script { engine: interpreter::new_engine(&session), session, known_natives: BTreeSet::new() };
         script.learn_natives();
         script
     }
@@ -206,7 +203,8 @@ impl Runner for Script {
             }
             for name in self.session.natives.names() {
                 let help = self.session.natives.help(&name);
-                let detail = help.map_or_else(String::new, |help| format!("{}: {}", help.signature, help.text));
+                let detail =
+                    help.map_or_else(String::new, |help| format!("{}: {}", help.signature, help.text));
                 offer(&name, CompletionKind::Function, detail);
             }
         }

@@ -1,27 +1,15 @@
 //! Kernels in Rust, as a module: `load("libkernels_rust.so")`.
 
-use commworld_module::{Array2, ArrayView1, ArrayView2, Call, Error, module};
-use mpi::collective::SystemOperation;
-use mpi::traits::CommunicatorCollectives;
+mod kmeans;
+mod poisson;
+mod psum;
+mod sort;
 
-fn psum_rust(call: &Call<'_>, a: ArrayView1<'_, f64>) -> Result<f64, Error> {
-    let mut sum = 0.0;
-    call.world()?.all_reduce_into(&a.sum(), &mut sum, SystemOperation::sum());
-    Ok(sum)
-}
-
-/// One step of heat on this rank's rows, without the halo.
-fn smooth(_call: &Call<'_>, a: ArrayView2<'_, f64>, by: f64) -> Result<Array2<f64>, Error> {
-    if !(0.0..=0.25).contains(&by) {
-        return Err(Error::value(format!("smooth: {by} is not from 0 to 0.25")));
-    }
-    let (rows, columns) = a.dim();
-    Ok(Array2::from_shape_fn((rows, columns), |(i, j)| {
-        let at = |i: usize, j: usize| a.get((i, j)).copied().unwrap_or(a[[i.min(rows - 1), j.min(columns - 1)]]);
-        let around = at(i.saturating_sub(1), j) + at(i + 1, j) + at(i, j.saturating_sub(1)) + at(i, j + 1);
-        a[[i, j]] + by * (around - 4.0 * a[[i, j]])
-    }))
-}
+use commworld_module::{ArrayView1, ArrayView2, Call, module};
+use kmeans::kmeans;
+use poisson::poisson;
+use psum::{psum_rust, smooth};
+use sort::sorted;
 
 fn panics(call: &Call<'_>) {
     panic!("rank {} has had enough", call.rank());
@@ -32,6 +20,13 @@ module! {
     fn psum_rust(a: ArrayView1<f64>);
     /// a matrix, each element moved towards its neighbours by at most a quarter
     fn smooth(a: ArrayView2<f64>, by: f64);
+    /// this rank's piece of the elements of all ranks, in order: the lowest on rank 0; collective
+    fn sorted(a: ArrayView1<f64>);
+    /// the centres after so many rounds of k-means over the points of all ranks, one a row; collective
+    fn kmeans(points: ArrayView2<f64>, centres: ArrayView2<f64>, rounds: usize);
+    /// [x, how many steps it took, the norm of the residual] of -Δx = b on a square, by conjugate gradients; each rank
+    /// has some rows; collective
+    fn poisson(b: ArrayView2<f64>, tolerance: f64, steps_max: usize);
     /// panics, which ends the call and nothing else
     fn panics();
 }
