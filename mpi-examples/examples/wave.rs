@@ -101,6 +101,6 @@ fn serially(start: Array2<f64>, steps: usize) -> Array2<f64> {
 fn show(number: usize, image: &Image) -> std::io::Result<()> {
     let to = if number == 0 { "\x1b[2J\x1b[H" } else { "\x1b[H" };
     let mut terminal = std::io::stdout().lock();
-    write!(terminal, "{to}{}frame {} of {FRAMES}\n", image.as_text(), number + 1)?;
+    writeln!(terminal, "{to}{}frame {} of {FRAMES}", image.as_text(), number + 1)?;
     terminal.flush()
 }

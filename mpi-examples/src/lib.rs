@@ -1,14 +1,5 @@
-//! Worked examples: functions in Rust that an engine of one's own carries, and the client programs that drive them.
-//!
-//! | example | the engine's side | the client's side |
-//! |---|---|---|
-//! | hello | a function, its result and what it prints: [`hello`] | calls by name, output as it comes |
-//! | psum | one reduction: [`psum`] | scatters an array, compares with the prompt's `psum` |
-//! | pi | independent random numbers, one reduction, interruptible: [`pi`] | calls a long computation |
-//! | ring | messages from rank to rank: [`ring`] | one result a rank |
-//! | heat | halo exchange between neighbours: [`heat`] | scatter, cell, gather |
-//! | collatz | tasks of very different length: [`collatz`] | a load-balanced map |
-//! | rescue | the prompt language only | interrupts a collective that cannot end |
+//! Worked examples: functions that an engine of one's own carries, kernels that any engine loads, and the client programs
+//! that drive them.
 //!
 //! The engine is `src/main.rs`, the clients are in `examples/`. README.md says how to run them.
 

@@ -11,9 +11,9 @@ use ndarray::ArrayView2;
 /// Red, green, blue.
 pub type Colour = [u8; 3];
 
-/// From blue at -1 over white to red at 1.
+/// From blue at -1 over white to red at 1, in steps that keep files small.
 pub fn diverging(value: f64) -> Colour {
-    let value = value.clamp(-1.0, 1.0);
+    let value = (value.clamp(-1.0, 1.0) * 32.0).round() / 32.0;
     let fade = |from: u8, to: u8| (f64::from(from) + (f64::from(to) - f64::from(from)) * value.abs()) as u8;
     let end: Colour = if value < 0.0 { [33, 84, 172] } else { [178, 24, 43] };
     std::array::from_fn(|channel| fade(247, end[channel]))

@@ -588,3 +588,183 @@ unsafe extern "C" fn give_array(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::interrupt::Interrupt;
+    use crate::solo::Solo;
+
+    struct Nowhere;
+
+    impl crate::runner::Output for Nowhere {
+        fn write(&mut self, _: Stream, _: &str) {}
+    }
+
+    fn call(run: abi::Function, arguments: &[Argument]) -> Result<Output, RunError> {
+        let function = Function {
+            name: "f".to_owned(),
+            signature: "f(a)".to_owned(),
+            help: String::new(),
+            module: "libf.so".into(),
+            run,
+            label: c"f of libf.so",
+        };
+        let output = Rc::new(RefCell::new(Nowhere));
+        let context = CellContext::new("cell", output, Rc::new(Solo::new()), Interrupt::new());
+        function.call(&context, arguments)
+    }
+
+    fn matrix() -> Array {
+        let elements = ndarray::arr2(&[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).into_dyn();
+        f64::wrap(elements.into_shared())
+    }
+
+    fn transposed() -> Array {
+        each_dtype!(&matrix(), a => Element::wrap(a.t().to_shared()))
+    }
+
+    /// Gives the address of the elements, as it is told to ask for them, and whether they are in C order.
+    unsafe extern "C" fn address_in_c_order(call: *const abi::Call) -> i32 {
+        // SAFETY: the tests call it as engines do.
+        unsafe { address(call, abi::layout::C) }
+    }
+
+    unsafe extern "C" fn address_as_it_is(call: *const abi::Call) -> i32 {
+        // SAFETY: the tests call it as engines do.
+        unsafe { address(call, abi::layout::ANY) }
+    }
+
+    unsafe fn address(call: *const abi::Call, layout: i32) -> i32 {
+        let mut found = abi::Value::NONE;
+        // SAFETY: the tests call it as engines do.
+        unsafe {
+            if array(call, 0, abi::dtype::F64, -1, layout, &raw mut found) != 0 {
+                return 1;
+            }
+            let strides = std::slice::from_raw_parts(found.strides, found.axes as usize);
+            for number in [found.data.addr() as i64, i64::from(found.contiguous), strides[0]] {
+                let value = abi::Value { kind: abi::kind::INT, integer: number, ..abi::Value::NONE };
+                give(call, &raw const value);
+            }
+        }
+        0
+    }
+
+    #[track_caller]
+    fn numbers(output: &Output) -> Vec<i64> {
+        let Output::List(items) = output else { panic!("{output:?} is no list") };
+        let number = |item: &Output| match item {
+            Output::Value(Value::Int(number)) => *number,
+            other => panic!("{other:?} is no number"),
+        };
+        items.iter().map(number).collect()
+    }
+
+    #[test]
+    fn an_array_in_c_order_is_handed_over_as_it_is() {
+        let array = matrix();
+        let own = each_dtype!(&array, a => a.as_ptr().addr()) as i64;
+        let found = call(address_in_c_order, &[Argument::Array(array)]).expect("it succeeds");
+        assert_eq!(numbers(&found), [own, 1, 24]);
+    }
+
+    #[test]
+    fn a_view_of_another_order_is_copied_only_if_the_kernel_wants_c_order() {
+        let array = transposed();
+        let own = each_dtype!(&array, a => a.as_ptr().addr()) as i64;
+        let as_it_is = call(address_as_it_is, &[Argument::Array(array.clone())]).expect("it succeeds");
+        assert_eq!(numbers(&as_it_is), [own, 0, 8]);
+        let copied = numbers(&call(address_in_c_order, &[Argument::Array(array)]).expect("it succeeds"));
+        assert_ne!(copied[0], own);
+        assert_eq!(copied[1..], [1, 16]);
+    }
+
+    #[test]
+    fn elements_that_are_not_aligned_are_copied_and_others_are_not() {
+        let bytes = Bytes::from(vec![0; 33]);
+        let aligned = usize::from(!bytes.as_ptr().addr().is_multiple_of(8));
+        for (from, is_copied) in [(aligned * 8, false), (1, true)] {
+            let data = bytes.slice(from..from + 16);
+            let own = data.as_ptr().addr();
+            let is_aligned = own.is_multiple_of(8);
+            let value = Value::Array(ArrayValue::new(DType::F64, vec![2], data).expect("two elements"));
+            let found =
+                call(address_in_c_order, &[Argument::of(value).expect("it fits")]).expect("it succeeds");
+            assert_eq!(is_aligned, !is_copied);
+            assert_eq!(numbers(&found)[0] != own as i64, is_copied);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_truth_values_never_become_some() {
+        let value =
+            Value::Array(ArrayValue::new(DType::Bool, vec![2], vec![0, 7].into()).expect("two elements"));
+        let Argument::Array(Array::Bool(truths)) = Argument::of(value).expect("it fits") else {
+            panic!("it was taken as it came")
+        };
+        assert_eq!(truths.as_slice(), Some(&[false, true][..]));
+
+        unsafe extern "C" fn sevens(call: *const abi::Call) -> i32 {
+            // SAFETY: the tests call it as engines do; there is room for two bytes.
+            unsafe {
+                give_array(call, abi::dtype::BOOL, 1, [2_i64].as_ptr()).cast::<[u8; 2]>().write([7, 0])
+            };
+            0
+        }
+        let Ok(Output::Array(Array::Bool(truths))) = call(sevens, &[]) else { panic!("it gives an array") };
+        assert_eq!(truths.as_slice(), Some(&[true, false][..]));
+    }
+
+    #[test]
+    fn an_array_that_was_written_to_is_the_result_itself() {
+        unsafe extern "C" fn counting(call: *const abi::Call) -> i32 {
+            // SAFETY: the tests call it as engines do; there is room for four numbers.
+            unsafe {
+                give_array(call, abi::dtype::I32, 2, [2_i64, 2].as_ptr())
+                    .cast::<[i32; 4]>()
+                    .write([1, 2, 3, 4])
+            };
+            0
+        }
+        let expected = i32::wrap(ndarray::arr2(&[[1, 2], [3, 4]]).into_dyn().into_shared());
+        assert_eq!(call(counting, &[]), Ok(Output::Array(expected)));
+    }
+
+    #[test]
+    fn more_results_than_a_call_may_give_are_an_error() {
+        unsafe extern "C" fn endless(call: *const abi::Call) -> i32 {
+            // SAFETY: the tests call it as engines do.
+            while unsafe { give(call, &abi::Value::NONE) } == 0 {}
+            1
+        }
+        let error = call(endless, &[]).expect_err("it never stops giving");
+        assert_eq!(error.evalue, "f gives more than 256 results");
+    }
+
+    #[test]
+    fn shapes_and_kinds_that_cannot_be_are_an_error() {
+        unsafe extern "C" fn negative(call: *const abi::Call) -> i32 {
+            // SAFETY: the tests call it as engines do.
+            i32::from(unsafe { give_array(call, abi::dtype::F64, 1, [-1_i64].as_ptr()) }.is_null())
+        }
+        assert_eq!(call(negative, &[]).expect_err("no array is so short").ename, "ValueError");
+        unsafe extern "C" fn unknown(call: *const abi::Call) -> i32 {
+            let value = abi::Value { kind: 99, ..abi::Value::NONE };
+            // SAFETY: the tests call it as engines do.
+            unsafe { give(call, &raw const value) }
+        }
+        let error = call(unknown, &[]).expect_err("there is no such kind");
+        assert_eq!(error.evalue, "f gives a value of kind 99, which is none");
+    }
+
+    #[test]
+    fn lists_are_refused_with_what_to_do() {
+        let error = Argument::of(Value::List(vec![])).expect_err("a list is no array");
+        assert!(error.evalue.contains("array(x)"), "{error:?}");
+    }
+}
