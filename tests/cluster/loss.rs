@@ -32,6 +32,11 @@ fn futures_of_a_killed_engine_end_within_a_second_and_name_it() {
     let broadcast = client.broadcast(vec![victim, other]).execute("rank()").expect("it can be sent");
     wait_until_busy(&client, victim);
     let balanced = client.balanced().targets(victim).execute("1").expect("it can be sent");
+    // It has a connection of its own: before it has come, it could not be lost with the engine.
+    wait_until("the balanced task has come, too", || {
+        let (lengths, _) = client.queue_status(&Targets::from(victim)).expect("the hub is there");
+        lengths.get(&victim).is_some_and(|queue| queue.tasks == 1)
+    });
 
     let killed = Instant::now();
     signal(pid_of(&client, victim), Signal::SIGKILL);
