@@ -18,6 +18,7 @@ packages=(
   libzmq3-dev     # ZeroMQ with CURVE
   slurm-wlm slurm-wlm-basic-plugins munge libslurm-perl libslurmdb-perl # a private Slurm, for the tests
   iproute2 tcpdump # hosts with addresses of their own, for the tests
+  openssh-client openssh-server # tunnels; the server for the tests
   procps          # ps and pgrep, for the tests
 )
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, Parser};
 use client::{
-    AsyncResult, Client, ClientError, ConnectOptions, EngineOutcome, ProfileOptions, Targets, View,
+    AsyncResult, Client, ClientError, ConnectOptions, EngineOutcome, ProfileOptions, Ssh, Targets, View,
 };
 
 use crate::commands::Command;
@@ -75,6 +75,12 @@ pub(crate) struct Global {
     /// Exactly this connection file (ipcontroller-client.json).
     #[arg(long, global = true, value_name = "FILE", help_heading = WHICH)]
     pub(crate) file: Option<PathBuf>,
+    /// Reach the controller through this machine, `[user@]host[:port]`, or `none`; else as the connection file says.
+    #[arg(long, global = true, value_name = "SERVER", help_heading = WHICH)]
+    pub(crate) ssh: Option<String>,
+    /// A private key for ssh, if it is not one that ssh finds by itself.
+    #[arg(long, global = true, value_name = "FILE", help_heading = WHICH)]
+    pub(crate) ssh_key: Option<PathBuf>,
     /// Engines: all, a list like 0,2, or a range like 0..3 (which is 0, 1 and 2).
     #[arg(long, short, global = true, default_value = "all", allow_hyphen_values = true)]
     pub(crate) targets: Targets,
@@ -118,7 +124,13 @@ impl App {
             cluster_id: global.cluster_id.clone(),
             ..ProfileOptions::default()
         };
-        let mut options = ConnectOptions { profile, file: global.file.clone(), ..ConnectOptions::default() };
+        let ssh = match global.ssh.as_deref() {
+            None => Ssh::AsTheFileSays,
+            Some("none") => Ssh::Never,
+            Some(server) => Ssh::Through(server.to_owned()),
+        };
+        let (file, ssh_key) = (global.file.clone(), global.ssh_key.clone());
+        let mut options = ConnectOptions { profile, file, ssh, ssh_key, ..ConnectOptions::default() };
         if let Some(timeout) = global.timeout {
             options.timeout = timeout;
         }
@@ -264,7 +276,11 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
 
 /// Whether there is no cluster, or not yet.
 fn is_absent(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(ClientError::NoCluster { .. } | ClientError::NoAnswer { .. }))
+    let error = error.downcast_ref();
+    matches!(
+        error,
+        Some(ClientError::NoCluster { .. } | ClientError::NoAnswer { .. } | ClientError::Tunnel { .. })
+    )
 }
 
 /// The command line asks for something that makes no sense.

@@ -17,6 +17,7 @@ use protocol::message::Empty;
 use protocol::message::control::{SHUTDOWN_REQUEST, Shutdown};
 use protocol::message::hub::{QUEUE_REQUEST, QueueLengths, QueueRequest, Target};
 use protocol::session::Session;
+use transport::tunnel::Tunnel;
 use transport::wake::waker;
 
 use crate::async_result::AsyncResult;
@@ -24,7 +25,7 @@ use crate::connection::{Board, Connection};
 use crate::engines::{Engine, EngineTable};
 use crate::error::ClientError;
 use crate::machine::Contact;
-use crate::options::{ConnectOptions, interface, tunnel_hint};
+use crate::options::{ConnectOptions, interface};
 use crate::outcome::Answer;
 use crate::shell::{Channels, Shell};
 use crate::targets::Targets;
@@ -44,32 +45,33 @@ impl Client {
     /// Connects to the cluster that the options name, or the default one.
     pub fn connect(options: &ConnectOptions) -> Result<Client, ClientError> {
         let (path, file) = options.load()?;
-        let interface = interface(&file);
+        let tunnel = options.tunnel(&path, &file)?.map(Arc::new);
+        let interface = tunnel.as_ref().map_or_else(|| interface(&file), |tunnel| tunnel.interface());
         let channels = Channels::connect(&file, &interface)?;
         let id = SessionId::from(transport::random::id());
         let key = file.common.key();
         let user = std::env::var("USER").unwrap_or_else(|_| "username".to_owned());
-        let session = Session::new(id.clone(), &user, std::process::id(), &key);
+        let digests = file.common.buffer_digests;
+        let session = Session::new(id.clone(), &user, std::process::id(), &key).with_digests(digests);
         // The background thread numbers its own messages: another process number keeps them apart.
-        let own = Session::new(id.clone(), &user, 0, &key);
+        let own = Session::new(id, &user, 0, &key).with_digests(digests);
 
         let (waker, wake) = waker()?;
         let (sender, commands) = mpsc::channel();
         let board = Arc::new(Board::default());
-        let shell = Shell::new(channels, own, id, commands, wake, Arc::clone(&board));
+        let shell = Shell::new(channels, own, commands, wake, Arc::clone(&board), tunnel.clone());
         let thread = std::thread::Builder::new()
             .name("cluster client".to_owned())
             .spawn(move || shell.run())
             .map_err(|error| ClientError::Invalid(format!("start the client's thread: {error}")))?;
         let connection = Connection::new(session, sender, waker, board, thread);
         let address = format!("{interface}:{}", file.common.registration);
-        let tunnel = tunnel_hint(&file, &path);
         let client = Client { connection, timeout: options.timeout };
-        client.await_contact(&path, &address, tunnel)?;
+        client.await_contact(&path, &address, tunnel.as_deref())?;
         Ok(client)
     }
 
-    fn await_contact(&self, path: &Path, address: &str, tunnel: Option<String>) -> Result<(), ClientError> {
+    fn await_contact(&self, path: &Path, address: &str, tunnel: Option<&Tunnel>) -> Result<(), ClientError> {
         let begun = Instant::now();
         let contact = |timeout| {
             self.connection.board().wait(timeout, |news| match &news.contact {
@@ -102,7 +104,9 @@ impl Client {
             }
         };
         let reason = match tunnel {
-            Some(tunnel) => format!("{reason}; {tunnel}"),
+            Some(tunnel) => {
+                format!("{reason}; through ssh to {}, which said: {}", tunnel.server(), tunnel.last_words())
+            }
             None => reason,
         };
         Err(ClientError::NoAnswer { path: path.to_owned(), address: address.to_owned(), reason })

@@ -178,6 +178,7 @@ impl Desk {
             original_msg_id: None,
             label: Json::Null,
             extension: Some(RequestMetadata { cell, ..RequestMetadata::default() }),
+            buffer_digest: None,
         };
         let (id, wire) = self.write(work, &metadata);
         submission.messages.push(Outgoing { channel: Channel::Broadcast, route: None, wire });

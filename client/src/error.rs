@@ -40,6 +40,18 @@ pub enum ClientError {
         /// What was waited for.
         reason: String,
     },
+    /// The controller is to be reached through SSH, and cannot.
+    #[error(
+        "open a tunnel to the controller of {}: {source}\n  hint: try `ssh` to that server by hand; --ssh names another \
+         one, --ssh none goes without",
+        path.display()
+    )]
+    Tunnel {
+        /// The connection file.
+        path: PathBuf,
+        /// What happened.
+        source: Box<transport::tunnel::TunnelError>,
+    },
     /// Neither options nor environment say where connection files are.
     #[error(transparent)]
     Profile(#[from] transport::profile::ProfileError),

@@ -42,7 +42,7 @@ pub use async_result::{AsyncResult, ResultEvent};
 pub use client::Client;
 pub use engines::{Engine, EngineTable};
 pub use error::{ClientError, CompositeError, Failure, RemoteError};
-pub use options::ConnectOptions;
+pub use options::{ConnectOptions, Ssh};
 pub use outcome::{Answer, EngineOutcome, Output, OutputItem};
 pub use protocol::id::EngineId;
 pub use protocol::value::{ArrayValue, DType, Value};

@@ -10,5 +10,6 @@ mod text;
 mod watch;
 
 fn main() -> ExitCode {
+    transport::hygiene::keep_key_out_of_core_dumps();
     cli::main()
 }

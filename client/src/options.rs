@@ -1,14 +1,28 @@
 //! Which cluster: from options, environment and defaults to a checked connection file.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::connection_file::ClientFile;
 use transport::connection_file::read_private;
 use transport::profile::{Profile, ProfileOptions};
-use transport::socket_directory;
+use transport::tunnel::{self, Server, Tunnel};
+use transport::{reach, socket_directory};
 
 use crate::error::ClientError;
+
+/// Whether to reach the controller through SSH.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ssh {
+    /// If the connection file says so, and the controller is on another machine.
+    #[default]
+    AsTheFileSays,
+    /// Through this server, `[user@]host[:port]`.
+    Through(String),
+    /// Not at all.
+    Never,
+}
 
 /// How to find a cluster and how long to try.
 #[derive(Clone, Debug)]
@@ -18,13 +32,23 @@ pub struct ConnectOptions {
     pub profile: ProfileOptions,
     /// Exactly this connection file, whatever the profile says.
     pub file: Option<PathBuf>,
-    /// How long the controller may take to answer.
+    /// Whether to reach the controller through SSH.
+    pub ssh: Ssh,
+    /// A private key for SSH, if it is not one that OpenSSH finds by itself.
+    pub ssh_key: Option<PathBuf>,
+    /// How long the controller may take to answer. SSH has a minute of its own, to ask for a password.
     pub timeout: Duration,
 }
 
 impl Default for ConnectOptions {
     fn default() -> ConnectOptions {
-        ConnectOptions { profile: ProfileOptions::default(), file: None, timeout: Duration::from_secs(10) }
+        ConnectOptions {
+            profile: ProfileOptions::default(),
+            file: None,
+            ssh: Ssh::default(),
+            ssh_key: None,
+            timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -60,29 +84,57 @@ impl ConnectOptions {
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| no_cluster("the connection file is not text".to_owned()))?;
         let file = ClientFile::parse(text).map_err(|error| no_cluster(error.to_string()))?;
+        if self.server(&file).is_some() {
+            return Ok((path, file));
+        }
         if let Some(directory) = socket_directory::missing(&file.common.interface) {
             return Err(no_cluster(format!(
-                "the controller has no ports, and its sockets in {} are not here: it runs on {} alone, or no more",
+                "the controller has no ports, and its sockets in {} are not here: it runs on {} alone, which --ssh can \
+                 reach, or no more",
                 directory.display(),
                 file.common.location
             )));
         }
         Ok((path, file))
     }
+
+    /// The machine to go through, if any.
+    fn server<'a>(&'a self, file: &'a ClientFile) -> Option<&'a str> {
+        match &self.ssh {
+            Ssh::Never => None,
+            Ssh::Through(server) => Some(server),
+            Ssh::AsTheFileSays => {
+                let named = Some(file.common.ssh.as_str()).filter(|server| !server.is_empty());
+                named.filter(|_| !reach::is_here(&file.common.location))
+            }
+        }
+    }
+
+    /// Opens the tunnel, if there is to be one.
+    pub(crate) fn tunnel(&self, path: &Path, file: &ClientFile) -> Result<Option<Tunnel>, ClientError> {
+        let Some(server) = self.server(file) else { return Ok(None) };
+        let failed = |source| ClientError::Tunnel { path: path.to_owned(), source: Box::new(source) };
+        let common = &file.common;
+        let request = tunnel::Request {
+            server: server.parse::<Server>().map_err(failed)?,
+            key: self.ssh_key.as_deref(),
+            file: common,
+            ports: &[
+                common.registration,
+                common.control,
+                common.mux,
+                common.task,
+                common.iopub,
+                file.notification,
+                file.broadcast,
+            ],
+            may_ask: std::io::stderr().is_terminal(),
+        };
+        Tunnel::open(&request).map(Some).map_err(failed)
+    }
 }
 
 /// The interface to connect to, as seen from this machine.
 pub(crate) fn interface(file: &ClientFile) -> String {
-    transport::reach::choose(&file.common, &file.common.location).interface
-}
-
-/// How to tunnel, for messages, if the file asks for it.
-pub(crate) fn tunnel_hint(file: &ClientFile, path: &Path) -> Option<String> {
-    let ssh = file.common.ssh.as_str();
-    (!ssh.is_empty()).then(|| {
-        format!(
-            "the connection file {} asks for a tunnel through {ssh}; forward its ports with ssh -L",
-            path.display()
-        )
-    })
+    reach::choose(&file.common, &file.common.location).interface
 }

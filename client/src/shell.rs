@@ -10,6 +10,7 @@ use protocol::message::hub::CONNECTION_REQUEST;
 use protocol::{Receiver, Session};
 use tracing::{debug, trace, warn};
 use transport::TransportError;
+use transport::tunnel::Tunnel;
 use transport::wake::WakeReceiver;
 
 use crate::async_result::ResultCell;
@@ -38,6 +39,8 @@ pub(crate) struct Shell {
     wake: WakeReceiver,
     board: Arc<Board>,
     waiting: HashMap<Ticket, Waiting>,
+    /// What the connections go through; it ends after them.
+    _tunnel: Option<Arc<Tunnel>>,
 }
 
 /// Who waits for a submission, and how many of its parts have not ended.
@@ -51,23 +54,24 @@ impl Shell {
     pub(crate) fn new(
         channels: Channels,
         session: Session,
-        session_id: SessionId,
         commands: CommandReceiver<Command>,
         wake: WakeReceiver,
         board: Arc<Board>,
+        tunnel: Option<Arc<Tunnel>>,
     ) -> Shell {
-        let receiver = Receiver::new(session.signer().clone());
+        let receiver = session.receiver();
         let machine = ClientMachine::new(Instant::now());
         Shell {
             channels,
             machine,
+            session_id: session.id().clone(),
             session,
-            session_id,
             receiver,
             commands,
             wake,
             board,
             waiting: HashMap::new(),
+            _tunnel: tunnel,
         }
     }
 

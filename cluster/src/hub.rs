@@ -15,7 +15,7 @@ use protocol::{Date, Message, Receiver, Session};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use transport::poll::{PollItem, poll};
-use transport::{Context, Curve, Received, Socket, SocketOptions, curve};
+use transport::{Context, Curve, Received, Socket, SocketOptions};
 
 use crate::failure::{Code, Failure};
 
@@ -68,13 +68,8 @@ impl HubLink {
         let options = SocketOptions {
             // The controller runs but a moment: what cannot connect at once must try again soon.
             reconnect_interval: Duration::from_millis(20),
-            curve: match &file.common.curve_serverkey {
-                None => Curve::Off,
-                Some(key) => Curve::Client {
-                    server: curve::PublicKey::parse(key).map_err(|error| failed(&error))?,
-                    own: curve::Keypair::generate().map_err(|error| failed(&error))?,
-                },
-            },
+            curve: Curve::of_peer(file.common.curve_serverkey.as_deref(), &file.common)
+                .map_err(|error| failed(&error))?,
             ..SocketOptions::default()
         };
         let interface = transport::reach::choose(&file.common, &file.common.location).interface;

@@ -30,6 +30,7 @@ use clap::Parser;
 use crate::output::{Output, Report};
 
 fn main() -> ExitCode {
+    transport::hygiene::keep_key_out_of_core_dumps();
     let cli = cli::Cli::parse();
     let form = cli.form();
     match cli.run() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use protocol::Key;
+use protocol::buffer_digest::BufferDigests;
 use tracing_subscriber::filter::LevelFilter;
 use transport::curve::Keypair;
 use transport::profile::{Profile, ProfileError, ProfileOptions};
@@ -14,6 +15,7 @@ use crate::Scheme;
 use crate::machine::Settings;
 use crate::records::record::Bounds;
 use crate::shell::channels::PortPools;
+use crate::shell::doorkeeper::Known;
 use crate::shell::store::Keeping;
 
 const AFTER_HELP: &str = "\
@@ -104,6 +106,16 @@ pub struct Flags {
     /// Neither sign messages nor check signatures: whoever reaches a port runs code
     #[arg(long, overrides_with = "secure")]
     pub no_secure: bool,
+    /// Let in only who has the keys of a connection file, those of clients and those of engines each to their own sockets
+    ///
+    /// With CURVE only. Stock clients and engines make keys of their own and are shut out.
+    #[arg(long)]
+    pub require_client_keys: bool,
+    /// Refuse data without a digest under the signature, which stock clients and engines do not make
+    ///
+    /// The wire's signature does not cover arrays. With --no-curve on a network, our own peers make digests unasked.
+    #[arg(long)]
+    pub require_buffer_digest: bool,
     /// File with the key [default: $IPP_SESSION_KEY, else a new one]
     #[arg(long, value_name = "FILE")]
     pub keyfile: Option<PathBuf>,
@@ -239,10 +251,14 @@ pub struct Config {
     pub key: Key,
     /// Encrypts connections.
     pub curve: Option<Keypair>,
+    /// The keys that clients and engines must have.
+    pub peer_keys: Option<PeerKeys>,
     /// Whether they were made because an address is not loopback, and nobody named any.
     pub curve_is_new: bool,
     /// Whether the network can read what is sent.
     pub is_open: bool,
+    /// Whether peers make digests of buffers.
+    pub digests: BufferDigests,
     /// This machine for others.
     pub location: String,
     /// `ssh` of the client file.
@@ -339,6 +355,20 @@ impl Flags {
         let wants_curve = wished.unwrap_or(leaves_machine);
         let curve_is_new = wants_curve && wished.is_none() && text("IPP_CURVE_PUBLICKEY").is_none();
         let curve = if wants_curve { Some(curve_keys(text)?) } else { None };
+        let peer_keys = match (self.require_client_keys, wants_curve) {
+            (false, _) => None,
+            (true, true) => Some(PeerKeys::generate()?),
+            (true, false) => {
+                let why = "connections are not encrypted; add --enable-curve";
+                return Err(ConfigError::Unsupported { flag: "--require-client-keys", why });
+            }
+        };
+        let is_open = leaves_machine && !wants_curve;
+        let digests = match (self.require_buffer_digest, is_open) {
+            (true, _) => BufferDigests::Required,
+            (false, true) => BufferDigests::On,
+            (false, false) => BufferDigests::Off,
+        };
         let named_key = match &self.keyfile {
             Some(path) => Some(
                 std::fs::read_to_string(path)
@@ -365,8 +395,10 @@ impl Flags {
             ports,
             key: Key::new(key),
             curve,
+            peer_keys,
             curve_is_new,
-            is_open: leaves_machine && !wants_curve,
+            is_open,
+            digests,
             location: self.location.unwrap_or(hostname),
             ssh: self.ssh,
             engine_ssh: self.enginessh,
@@ -402,6 +434,27 @@ fn scheme(name: &str) -> Scheme {
 fn is_loopback(address: &str) -> bool {
     let address = address.trim_start_matches('[').trim_end_matches(']');
     address == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The keys by which clients and engines prove themselves.
+#[derive(Clone, Debug)]
+pub struct PeerKeys {
+    /// Of all clients.
+    pub clients: Keypair,
+    /// Of all engines.
+    pub engines: Keypair,
+}
+
+impl PeerKeys {
+    fn generate() -> Result<PeerKeys, ConfigError> {
+        let pair = || Keypair::generate().map_err(|error| ConfigError::Curve(error.into()));
+        Ok(PeerKeys { clients: pair()?, engines: pair()? })
+    }
+
+    /// What the doorkeeper must know.
+    pub fn known(&self) -> Known {
+        Known { clients: self.clients.public.clone(), engines: self.engines.public.clone() }
+    }
 }
 
 fn curve_keys(text: impl Fn(&str) -> Option<String>) -> Result<Keypair, ConfigError> {

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context as _;
 use clap::Parser as _;
 use controller::compat;
-use controller::config::{Config, ConfigError, Flags};
+use controller::config::{Config, ConfigError, Flags, PeerKeys};
 use controller::publish::{self, Claim, ClaimError, Published};
 use controller::shell::Shell;
 use controller::shell::channels::{Binding, Channels, connection_info, hostname};
@@ -19,6 +19,7 @@ use transport::Curve;
 use transport::socket_directory::{SocketDirectory, SocketDirectoryError};
 
 fn main() -> ExitCode {
+    transport::hygiene::keep_key_out_of_core_dumps();
     let typed = compat::translate(std::env::args());
     let flags = Flags::parse_from(typed.arguments);
     if flags.version {
@@ -62,6 +63,9 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
         config.profile.log_dir().join(name)
     });
     logging::start(level, log_file.as_deref(), log_url.as_deref(), &context)?;
+    if transport::hygiene::is_root() {
+        tracing::warn!("{}", transport::hygiene::ROOT_WARNING);
+    }
     if config.is_open {
         tracing::warn!(
             "connections are NOT encrypted although an address is not loopback: whoever is on the network can read \
@@ -105,6 +109,8 @@ fn run(flags: Flags, ignored: &[String]) -> anyhow::Result<()> {
             ports: config.ports.clone(),
             key: config.key.clone(),
             curve,
+            known: config.peer_keys.as_ref().map(PeerKeys::known),
+            digests: config.digests,
             epoch: left.as_ref().map(|left| left.epoch),
             restorable: config.restore,
         },

@@ -12,7 +12,7 @@ use transport::curve::Keypair;
 use transport::profile::Profile;
 use transport::reach::own_addresses;
 
-use crate::config::Config;
+use crate::config::{Config, PeerKeys};
 use crate::shell::channels::{Pair, Ports};
 
 /// Why a controller cannot start here.
@@ -124,7 +124,7 @@ impl Published {
 }
 
 fn files(config: &Config, ports: &Ports) -> (ClientFile, EngineFile) {
-    let common = |interface: &str, ssh: &str, pair: &Pair| Common {
+    let common = |interface: &str, ssh: &str, pair: &Pair, own: Option<&Keypair>| Common {
         ssh: ssh.to_owned(),
         interface: interface.to_owned(),
         registration: ports.registration,
@@ -134,20 +134,24 @@ fn files(config: &Config, ports: &Ports) -> (ClientFile, EngineFile) {
         iopub: pair.iopub,
         key: config.key.reveal().to_owned(),
         curve_serverkey: config.curve.as_ref().map(|keys| keys.public.as_str().to_owned()),
+        curve_publickey: own.map(|keys| keys.public.as_str().to_owned()),
+        curve_secretkey: own.map(|keys| keys.secret.expose().to_owned()),
         location: config.location.clone(),
         addresses: if matches!(interface, "tcp://*" | "tcp://0.0.0.0") { own_addresses() } else { vec![] },
+        buffer_digests: config.digests,
         pack: "json".to_owned(),
         unpack: "json".to_owned(),
         signature_scheme: protocol::signature::SIGNATURE_SCHEME.to_owned(),
     };
+    let (clients, engines) = config.peer_keys.as_ref().map(|keys| (&keys.clients, &keys.engines)).unzip();
     let client = ClientFile {
-        common: common(&config.client_interface, &config.ssh, &ports.client),
+        common: common(&config.client_interface, &config.ssh, &ports.client, clients),
         notification: ports.notification,
         broadcast: ports.client.broadcast,
         task_scheme: config.scheme_name.clone(),
     };
     let engine = EngineFile {
-        common: common(&config.engine_interface, &config.engine_ssh, &ports.engine),
+        common: common(&config.engine_interface, &config.engine_ssh, &ports.engine, engines),
         hb_ping: ports.hb_ping,
         hb_pong: ports.hb_pong,
         broadcast: std::iter::once(ports.engine.broadcast)
@@ -187,6 +191,9 @@ pub enum ReuseError {
     /// Their connections were encrypted by another key than ours.
     #[error("the files name another CURVE key; set IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY")]
     Curve,
+    /// Their peers' keys are missing or damaged.
+    #[error("the files name no keys of clients and engines, or damaged ones; remove them and start again")]
+    PeerKeys,
 }
 
 /// The CURVE keys of a profile's controllers that go on after each other; made by the first.
@@ -202,6 +209,12 @@ pub fn kept_curve_keys(profile: &Profile) -> anyhow::Result<Keypair> {
     connection_file::write_private(&path, &text)
         .with_context(|| format!("write the keys to {}", path.display()))?;
     Ok(keys)
+}
+
+/// The keys of peers in a file that is there.
+fn kept_keys(file: &Common) -> Result<Option<Keypair>, ReuseError> {
+    let pair = file.curve_publickey.as_deref().zip(file.curve_secretkey.as_deref());
+    pair.map(|(public, secret)| Keypair::parse(public, secret)).transpose().map_err(|_| ReuseError::PeerKeys)
 }
 
 /// Takes key, ports and addresses from the files that are there.
@@ -225,7 +238,13 @@ pub fn adopt(config: &mut Config) -> Result<(), ReuseError> {
     if client.common.curve_serverkey.as_deref() != config.curve.as_ref().map(|keys| keys.public.as_str()) {
         return Err(ReuseError::Curve);
     }
+    config.peer_keys = match (kept_keys(&client.common)?, kept_keys(&engine.common)?) {
+        (Some(clients), Some(engines)) => Some(PeerKeys { clients, engines }),
+        _ if config.peer_keys.is_some() => return Err(ReuseError::PeerKeys),
+        _ => None,
+    };
     config.key = Key::new(client.common.key.clone());
+    config.digests = client.common.buffer_digests.max(config.digests);
     config.ssh = client.common.ssh;
     config.engine_ssh = engine.common.ssh;
     config.location = engine.common.location;

@@ -4,6 +4,7 @@ mod awake;
 pub mod channels;
 mod decode;
 mod departures;
+pub mod doorkeeper;
 mod hearts;
 pub mod journal;
 mod outbox;

@@ -45,6 +45,8 @@ impl Running {
                 ports: PortPools::default(),
                 key: Key::new(KEY),
                 curve: Curve::Off,
+                known: None,
+                digests: Default::default(),
                 epoch: None,
                 restorable: false,
             },

@@ -64,9 +64,13 @@ struct Typed {
     #[arg(long, value_name = "HOST", help_heading = "Which controller")]
     location: Option<String>,
 
-    /// Tunnel to the controller by ssh; not possible yet
+    /// Reach the controller through this machine, [user@]host[:port], or `none`; else as the connection file says
     #[arg(long, value_name = "SERVER", help_heading = "Which controller")]
     ssh: Option<String>,
+
+    /// A private key for ssh, if it is not one that ssh finds by itself
+    #[arg(long, alias = "ssh-key", value_name = "FILE", help_heading = "Which controller")]
+    sshkey: Option<PathBuf>,
 
     /// How long to wait for the connection file, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", help_heading = "Which controller")]
@@ -171,6 +175,10 @@ pub struct Settings {
     pub registration_timeout: Duration,
     /// How long the controller may be silent.
     pub silence: Silence,
+    /// The machine to reach the controller through; `none`: directly, whatever the connection file says.
+    pub ssh: Option<String>,
+    /// A private key for ssh.
+    pub ssh_key: Option<PathBuf>,
     /// The id to ask for.
     pub id: Option<u32>,
     /// Modules to load first.
@@ -273,12 +281,6 @@ fn traits_help() -> String {
 
 impl Typed {
     fn meaning(self, traits: &BTreeMap<String, String>) -> Result<Settings, String> {
-        if let Some(server) = &self.ssh {
-            return Err(format!(
-                "tunnel through {server}: this engine cannot open ssh tunnels; open one (ssh -L) for each port of \
-                 the connection file, or start the engine where the controller can be reached"
-            ));
-        }
         let is_known = |name: &String| TRAITS.iter().any(|(known, _)| known == name);
         let seconds = |name| read_trait::<Seconds>(traits, name).map(|found| found.map(|Seconds(time)| time));
         let silence = match read_trait::<u32>(traits, "IPEngine.max_heartbeat_misses")? {
@@ -304,6 +306,8 @@ impl Typed {
             file_timeout: seconds("IPEngine.wait_for_url_file")?.unwrap_or(self.wait_for_file.0),
             registration_timeout: seconds("IPEngine.timeout")?.unwrap_or(self.timeout.0),
             silence,
+            ssh: self.ssh,
+            ssh_key: self.sshkey,
             id: self.id.or(read_trait(traits, "IPEngine.id")?),
             modules: self.modules,
             code: self.code,
@@ -398,7 +402,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_with_what_to_do() {
-        assert!(said(&["--ssh", "login"]).contains("cannot open ssh tunnels"));
         assert_eq!(said(&["--IPEngine.id=x"]), "--IPEngine.id=x: the value cannot be read");
         assert!(said(&["--timeout=soon"]).contains("is not a number of seconds"));
         assert!(said(&["--expect-size=4"]).contains("--mpi"));

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use protocol::buffer_digest::BufferDigests;
 use protocol::extension::{EngineDescription, identity};
 use protocol::id::EngineUuid;
 use protocol::message::output::ExecutionState;
@@ -22,8 +23,9 @@ use protocol::{Date, Key, Receiver, Session, Signer};
 use transport::monitor::Monitor;
 use transport::poll::{PollItem, poll};
 use transport::profile::Profile;
+use transport::tunnel::Tunnel;
 use transport::wake::waker;
-use transport::{Context, Socket, libzmq_version};
+use transport::{Context, Socket, hygiene, libzmq_version};
 
 use crate::cli::{self, Settings};
 use crate::executor::{Executor, Name, Parts};
@@ -74,6 +76,7 @@ pub(crate) fn main(
     registry: Registry,
     make_runner: impl FnOnce(Registry, &Place) -> Box<dyn Runner>,
 ) -> ExitCode {
+    hygiene::keep_key_out_of_core_dumps();
     let settings = match cli::parse(std::env::args(), libraries) {
         Ok(settings) => settings,
         Err(cli::Stop::Clap(error)) => {
@@ -169,20 +172,24 @@ pub fn run(
     let profile = Profile::locate(&settings.profile, |name| std::env::var_os(name));
     let profile = profile.map_err(|error| Failure::usage(error.to_string()))?;
     log::init(settings, &profile)?;
+    if hygiene::is_root() && place.rank() == 0 {
+        tracing::warn!("{}", hygiene::ROOT_WARNING);
+    }
     if settings.python.is_none() {
         for name in settings.others.keys() {
             tracing::debug!(name, "option ignored");
         }
     }
 
-    let membership = join_cluster(settings, &profile, place)?;
+    let mut membership = join_cluster(settings, &profile, place)?;
+    let tunnel = membership.tunnel.take();
     let (mut main, control, shared) =
         assemble(settings, &profile, place, membership, interrupt, make_runner)?;
     let ending = main.serve().unwrap_or_else(|error| Ending::Broken(error.to_string()));
     tracing::info!(?ending, "engine ends");
     drop(main); // It holds the world, which MPI can leave only as a whole.
     shared.leave();
-    Ok(Served { ending, shared, control })
+    Ok(Served { ending, shared, control, _tunnel: tunnel })
 }
 
 /// The voices of one engine: sessions of one name that number their messages each for itself, so that none needs
@@ -192,6 +199,7 @@ struct Voices {
     user: String,
     pid: u32,
     key: Key,
+    digests: BufferDigests,
 }
 
 impl Voices {
@@ -219,10 +227,11 @@ impl Voices {
     fn voice(&self, number: u32) -> Session {
         let process = self.pid | (number << 30);
         Session::new(self.uuid.as_str().into(), self.user.clone(), process, &self.key)
+            .with_digests(self.digests)
     }
 
     fn receiver(&self) -> Receiver {
-        Receiver::new(Signer::new(&self.key))
+        Receiver::new(Signer::new(&self.key)).with_digests(self.digests)
     }
 }
 
@@ -234,17 +243,19 @@ struct Membership {
     session: Session,
     receiver: Receiver,
     joined: Joined,
+    tunnel: Option<Tunnel>,
 }
 
 /// # Collective
 /// Finds the controller and registers.
 fn join_cluster(settings: &Settings, profile: &Profile, place: &Place) -> Result<Membership, Failure> {
-    let file = file::find(settings, profile, place)?;
+    let (file, tunnel) = file::find(settings, profile, place)?;
     let voices = Voices {
         uuid: EngineUuid::from(transport::random::id()),
         user: std::env::var("USER").unwrap_or_else(|_| "username".to_owned()),
         pid: std::process::id(),
         key: file::key(&file),
+        digests: file.common.buffer_digests,
     };
     let context = Context::new(1).map_err(Failure::transport)?;
     let plugs = Plugs::new(&context, &voices.uuid, file).map_err(Failure::transport)?;
@@ -271,7 +282,7 @@ fn join_cluster(settings: &Settings, profile: &Profile, place: &Place) -> Result
         session: &mut session,
         receiver: &mut receiver,
     })?;
-    Ok(Membership { voices, plugs, registration, session, receiver, joined })
+    Ok(Membership { voices, plugs, registration, session, receiver, joined, tunnel })
 }
 
 /// Connects everything, the heart last, and starts the control thread.
@@ -283,7 +294,7 @@ fn assemble(
     interrupt: Interrupt,
     make_runner: impl FnOnce(Backdrop<'_>) -> Result<Box<dyn Runner>, Failure>,
 ) -> Result<(Shell, JoinHandle<()>, Arc<Shared>), Failure> {
-    let Membership { voices, plugs, registration, mut session, receiver, joined } = membership;
+    let Membership { voices, plugs, registration, mut session, receiver, joined, tunnel: _ } = membership;
     let Joined { id, heartbeat_interval, extended, description } = joined;
     let name = Name { uuid: voices.uuid.clone(), id };
     let (main_waker, main_wake) = waker().map_err(Failure::transport)?;
@@ -362,6 +373,8 @@ pub struct Served {
     pub ending: Ending,
     shared: Arc<Shared>,
     control: JoinHandle<()>,
+    /// What the connections went through.
+    _tunnel: Option<Tunnel>,
 }
 
 impl Served {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::buffer_digest::BufferDigests;
 use crate::signature::{Key, SIGNATURE_SCHEME};
 
 /// What both files hold.
@@ -28,12 +29,21 @@ pub struct Common {
     /// The public key of the controller's CURVE sockets (Z85), if they are encrypted.
     #[serde(default)]
     pub curve_serverkey: Option<String>,
+    /// The keys that peers of this file prove themselves with, if the controller requires it: an addition of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve_publickey: Option<String>,
+    /// And the secret one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve_secretkey: Option<String>,
     /// The controller's host, to interpret addresses like `*`.
     #[serde(default)]
     pub location: String,
     /// All addresses of that host, if the interface is `*`: an addition of ours, which stock peers ignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
+    /// Whether peers make digests of buffers: an addition of ours.
+    #[serde(default, skip_serializing_if = "BufferDigests::is_off")]
+    pub buffer_digests: BufferDigests,
     /// Always `json` (`orjson` is the same on the wire).
     #[serde(default = "json")]
     pub pack: String,

@@ -8,6 +8,8 @@ use crate::id::{EngineId, EngineUuid};
 pub mod ename {
     /// An engine died, is unknown, or cannot be reached.
     pub const ENGINE_ERROR: &str = "EngineError";
+    /// The data of a message is not what its sender signed.
+    pub const BUFFER_ERROR: &str = "BufferError";
     /// A task waited longer than its `timeout`.
     pub const TASK_TIMEOUT: &str = "TaskTimeout";
     /// A task was aborted before it ran.

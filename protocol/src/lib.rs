@@ -13,6 +13,7 @@
 //!
 //! `docs/PROTOCOL.md` tells the same, message by message.
 
+pub mod buffer_digest;
 pub mod connection_file;
 pub mod date;
 pub mod error;

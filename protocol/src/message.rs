@@ -12,6 +12,7 @@ pub mod output;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::buffer_digest::Damage;
 use crate::error::ErrorContent;
 use crate::frames::WireMessage;
 use crate::header::Header;
@@ -24,6 +25,8 @@ pub struct Message {
     pub header: Header,
     /// All of it, as it came.
     pub wire: WireMessage,
+    /// What is wrong with its buffers.
+    pub damage: Option<Damage>,
 }
 
 /// A part of a message that does not have the form that its type asks for.

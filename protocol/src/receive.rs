@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::buffer_digest::{self, BufferDigests};
 use crate::frames::{self, FrameError, WireMessage};
 use crate::header::{BorrowedHeader, Header};
 use crate::json::is_one_object;
@@ -58,6 +59,7 @@ impl Refusal {
 #[derive(Debug)]
 pub struct Receiver {
     signer: Signer,
+    digests: BufferDigests,
     seen: SeenSignatures,
     refused: [u64; Refusal::REASONS.len()],
 }
@@ -65,16 +67,32 @@ pub struct Receiver {
 impl Receiver {
     /// A receiver that accepts what `signer`'s key has signed.
     pub fn new(signer: Signer) -> Receiver {
-        Receiver { signer, seen: SeenSignatures::new(), refused: [0; Refusal::REASONS.len()] }
+        let refused = [0; Refusal::REASONS.len()];
+        Receiver { signer, digests: BufferDigests::Off, seen: SeenSignatures::new(), refused }
     }
 
-    /// Verifies one multipart message; returns its routing frames and what it says.
+    /// A receiver that may demand digests of buffers.
+    #[must_use]
+    pub fn with_digests(mut self, digests: BufferDigests) -> Receiver {
+        self.digests = digests;
+        self
+    }
+
+    /// Verifies one multipart message; returns its routing frames and what it says. A message whose buffers are damaged
+    /// is one all the same: somebody waits for an answer.
     pub fn open(&mut self, parts: Vec<Bytes>) -> Result<(Vec<Bytes>, Message), Refusal> {
-        self.admit(parts, |header| Header::from(header))
-            .map(|(routing, header, wire)| (routing, Message { header, wire }))
+        let (routing, mut message) = self.open_to_forward(parts)?;
+        message.damage = buffer_digest::check(self.digests, &message.wire.metadata, &message.wire.buffers);
+        Ok((routing, message))
     }
 
-    /// As [`Receiver::open`], for those who hand a message on and need not know its header: the gate is the same.
+    /// As [`Receiver::open`], for those who hand a message on with its buffers, which they do not read.
+    pub fn open_to_forward(&mut self, parts: Vec<Bytes>) -> Result<(Vec<Bytes>, Message), Refusal> {
+        self.admit(parts, |header| Header::from(header))
+            .map(|(routing, header, wire)| (routing, Message { header, wire, damage: None }))
+    }
+
+    /// As [`Receiver::open_to_forward`], for those who need not know its header either: the gate is the same.
     pub fn pass(&mut self, parts: Vec<Bytes>) -> Result<(Vec<Bytes>, WireMessage), Refusal> {
         self.admit(parts, |_| ()).map(|(routing, (), wire)| (routing, wire))
     }

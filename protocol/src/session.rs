@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::buffer_digest::{self, BufferDigests};
 use crate::date::Date;
 use crate::frames::WireMessage;
 use crate::header::{Header, PROTOCOL_VERSION};
 use crate::id::{MsgId, SessionId};
+use crate::receive::Receiver;
 use crate::signature::{Key, Signer};
 
 const EMPTY_OBJECT: Bytes = Bytes::from_static(b"{}");
@@ -19,12 +21,27 @@ pub struct Session {
     process: u32,
     sent: u64,
     signer: Signer,
+    digests: BufferDigests,
 }
 
 impl Session {
     /// A session of that name. `process` tells sessions of forked processes apart.
     pub fn new(id: SessionId, username: impl Into<String>, process: u32, key: &Key) -> Session {
-        Session { id, username: username.into(), process, sent: 0, signer: Signer::new(key) }
+        Session {
+            id,
+            username: username.into(),
+            process,
+            sent: 0,
+            signer: Signer::new(key),
+            digests: BufferDigests::Off,
+        }
+    }
+
+    /// A session that makes digests of buffers, if that is what peers do.
+    #[must_use]
+    pub fn with_digests(mut self, digests: BufferDigests) -> Session {
+        self.digests = digests;
+        self
     }
 
     /// The session's name.
@@ -35,6 +52,11 @@ impl Session {
     /// The signer, to verify what others send.
     pub fn signer(&self) -> &Signer {
         &self.signer
+    }
+
+    /// A receiver of what peers of this session send: of the same key, and with the same demand for digests.
+    pub fn receiver(&self) -> Receiver {
+        Receiver::new(self.signer.clone()).with_digests(self.digests)
     }
 
     /// A message that nobody asked for. `metadata` and `content` must serialise to JSON objects.
@@ -146,6 +168,10 @@ impl Session {
         content: Bytes,
         buffers: Vec<Bytes>,
     ) -> WireMessage {
+        let metadata = match self.digests {
+            BufferDigests::Off => metadata,
+            BufferDigests::On | BufferDigests::Required => buffer_digest::add(metadata, &buffers),
+        };
         let signature = self.signer.sign([&header, &parent_header, &metadata, &content]);
         WireMessage { signature, header, parent_header, metadata, content, buffers }
     }

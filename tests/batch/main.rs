@@ -4,6 +4,7 @@ mod doctor;
 mod hosts;
 mod pbs;
 mod slurm;
+mod tunnels;
 
 use std::path::Path;
 use std::process::Command;

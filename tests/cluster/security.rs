@@ -220,3 +220,72 @@ fn sockets_that_others_may_open_are_closed_to_other_users_and_that_is_logged() {
     tests::wait_until("it is logged", || cluster.log("controller").contains("a connection was refused"));
     assert_eq!(cluster.client(&["pull", "1 + 1", "--json"]).ok().trim(), "[2]");
 }
+
+#[test]
+fn no_process_that_holds_the_key_leaves_a_core_dump_and_root_is_warned() {
+    let started = start("local");
+    let processes = processes_of(started.profile.path());
+    assert!(processes.len() >= 4, "cluster, controller and two engines: {processes:?}");
+    for process in processes {
+        let limits = std::fs::read_to_string(process.join("limits")).expect("our own process");
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("Linux says it");
+        let soft = line.split_whitespace().nth(4);
+        assert_eq!(soft, Some("0"), "{}: {line}", process.display());
+    }
+    assert!(nix::unistd::geteuid().is_root(), "run this test as root: only root is warned");
+    let logs = std::fs::read_dir(started.profile.path().join("log")).expect("there").flatten();
+    let texts: Vec<String> = logs.filter_map(|log| std::fs::read_to_string(log.path()).ok()).collect();
+    assert!(texts.iter().any(|text| text.contains("runs as root")), "{texts:?}");
+}
+
+#[test]
+fn who_has_not_the_keys_of_the_connection_file_is_not_let_in_where_they_are_required() {
+    let mut cluster = TestCluster::controller(&["--enable-curve", "--require-client-keys"]);
+    cluster.add_engines(Engines::Local, 2);
+    cluster.client(&["wait", "-n", "2"]).ok();
+    assert_eq!(cluster.client(&["pull", "1 + 1", "--json"]).ok().trim(), "[2,2]");
+
+    // The server's key, which is all that ipyparallel's own peers need, is not enough here.
+    let security = cluster.profile().join("security");
+    let read = |name: &str| -> serde_json::Value {
+        let text = std::fs::read_to_string(security.join(name)).expect("it is there");
+        serde_json::from_str(&text).expect("it is JSON")
+    };
+    let (client, engine) = (read("ipcontroller-client.json"), read("ipcontroller-engine.json"));
+    assert_ne!(client["curve_publickey"], engine["curve_publickey"]);
+    let mut stranger = client.clone();
+    for name in ["curve_publickey", "curve_secretkey"] {
+        stranger.as_object_mut().expect("an object").remove(name);
+    }
+    // Nor are those of an engine at the doors of clients.
+    let mut of_an_engine = client;
+    for name in ["curve_publickey", "curve_secretkey"] {
+        of_an_engine[name] = engine[name].clone();
+    }
+    let mut plain = stranger.clone();
+    plain["curve_serverkey"] = serde_json::Value::Null;
+    let files = [("stranger.json", stranger), ("of-an-engine.json", of_an_engine), ("plain.json", plain)];
+    for (name, file) in files {
+        let path = security.join(name);
+        std::fs::write(&path, file.to_string()).expect("ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("ours");
+        let path = path.to_str().expect("UTF-8").to_owned();
+        let refused = cluster.client(&["--file", &path, "--timeout", "3", "px", "1"]);
+        assert_eq!(refused.code(), 3, "{name}: {refused:?}");
+    }
+    tests::wait_until("it is counted and logged", || {
+        let refused = cluster.connect().cluster_status().expect("the hub answers").refused;
+        refused["unknown_key"] >= 2
+            && cluster.log("controller").contains("a key that is not known here was refused")
+    });
+    assert_eq!(cluster.client(&["pull", "1 + 1", "--json"]).ok().trim(), "[2,2]");
+}
+
+#[test]
+fn keys_of_clients_need_encryption() {
+    let mut command = Command::new(program("controller"));
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let refused = run(command.arg("--require-client-keys").arg("--profile-dir").arg(folder.path()));
+    assert_eq!(refused.code(), 2);
+    assert!(refused.stderr.contains("add --enable-curve"), "{}", refused.stderr);
+}

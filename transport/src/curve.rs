@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::error::{TransportError, check};
 
 const KEY_CHARACTERS: usize = 40;
+const KEY_BYTES: usize = 32;
 
 /// A public key; of a server it is what admits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,16 @@ impl PublicKey {
     /// As it is written in connection files.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// As ZeroMQ tells it of a peer.
+    pub fn bytes(&self) -> Result<[u8; KEY_BYTES], TransportError> {
+        let mut bytes = [0; KEY_BYTES];
+        let text = std::ffi::CString::new(self.0.as_str())
+            .map_err(|_| TransportError::CurveKey { found: self.0.len() })?;
+        // SAFETY: 40 characters are decoded to the 32 bytes that there is room for; the text ends with a zero.
+        let decoded = unsafe { zmq_sys::zmq_z85_decode(bytes.as_mut_ptr(), text.as_ptr()) };
+        if decoded.is_null() { Err(TransportError::CurveKey { found: self.0.len() }) } else { Ok(bytes) }
     }
 }
 

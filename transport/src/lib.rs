@@ -9,7 +9,8 @@
 //! * [`monitor`], [`connections`]: which connection came, went, and carried a message.
 //! * [`connection_file`], [`profile`]: the two JSON files, readable by their owner only, and where they are.
 //! * [`reach`]: which of a controller's addresses leads to it from here.
-//! * [`curve`], [`random`]: keys and ids.
+//! * [`tunnel`]: a way to a controller through SSH.
+//! * [`curve`], [`random`]: keys and ids; [`hygiene`]: what keeps them from core dumps.
 //!
 //! `zmq` owns contexts and sockets. Calls that can fail in ways of the user's choosing go to `zmq-sys` directly:
 //! `zmq`'s error type panics at an errno it does not know (a file where `ipc://` expects a directory is enough).
@@ -19,6 +20,7 @@ pub mod connections;
 mod context;
 pub mod curve;
 mod error;
+pub mod hygiene;
 mod message;
 pub mod monitor;
 pub mod poll;
@@ -29,6 +31,7 @@ mod receive;
 mod send;
 mod socket;
 pub mod socket_directory;
+pub mod tunnel;
 pub mod wake;
 
 pub use context::{Context, libzmq_version};

@@ -74,8 +74,12 @@ pub fn choose(file: &Common, location: &str) -> Reach {
 pub fn is_loopback_of_another(file: &Common, location: &str) -> bool {
     let address = file.interface.strip_prefix("tcp://").unwrap_or_default();
     let is_loopback = address == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    let is_here = location.is_empty() || location == hostname() || resolve(location).is_some_and(is_own);
-    is_loopback && !is_here && connect(address, file.registration).is_err()
+    is_loopback && !is_here(location) && connect(address, file.registration).is_err()
+}
+
+/// Whether a controller of that location runs on this machine, as far as names tell.
+pub fn is_here(location: &str) -> bool {
+    location.is_empty() || location == hostname() || resolve(location).is_some_and(is_own)
 }
 
 fn connect(address: &str, port: u16) -> Result<(), String> {

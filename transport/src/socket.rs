@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::os::raw::{c_int, c_void};
 use std::time::Duration;
 
+use protocol::connection_file::Common;
 use protocol::limits::{FRAME_BYTES_MAX, FRAMES_MAX};
 
 use crate::context::Context;
@@ -16,6 +17,8 @@ use crate::receive::Scratch;
 
 /// `ZMQ_IPC_FILTER_UID` of zmq.h: old, in every libzmq, and missing in the bindings.
 const IPC_FILTER_UID: u32 = 59;
+/// `ZMQ_ZAP_ENFORCE_DOMAIN` of zmq.h, from 4.3 on; missing in the bindings, too.
+const ZAP_ENFORCE_DOMAIN: u32 = 93;
 
 /// The patterns in use, as in the ZeroMQ guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,8 @@ pub struct SocketOptions {
     pub backlog: u16,
     /// Encryption and authentication.
     pub curve: Curve,
+    /// ZAP: whoever answers for this domain decides about every peer, and if nobody does, none is let in.
+    pub domain: Option<&'static str>,
     /// `ipc`: take connections of this process's user only; others are closed before a byte is read.
     pub own_user_only: bool,
     /// Fill in [`Multipart::peer_address`](crate::Multipart), at the price of an allocation per message.
@@ -108,6 +113,7 @@ impl Default for SocketOptions {
             reconnect_interval_max: Duration::from_secs(2),
             backlog: 4096,
             curve: Curve::Off,
+            domain: None,
             own_user_only: false,
             peer_address: false,
         }
@@ -163,6 +169,19 @@ pub enum Curve {
         /// Ours; a fresh pair will do.
         own: Keypair,
     },
+}
+
+impl Curve {
+    /// The side of a peer of that controller. `server` is the controller's public key; without one connections are plain.
+    /// Our keys are those of the connection file, if the controller knows its peers by them, else fresh ones.
+    pub fn of_peer(server: Option<&str>, file: &Common) -> Result<Curve, TransportError> {
+        let Some(server) = server.filter(|key| !key.is_empty()) else { return Ok(Curve::Off) };
+        let own = match (&file.curve_publickey, &file.curve_secretkey) {
+            (Some(public), Some(secret)) => Keypair::parse(public, secret)?,
+            _ => Keypair::generate()?,
+        };
+        Ok(Curve::Client { server: PublicKey::parse(server)?, own })
+    }
 }
 
 /// A ZeroMQ socket that never blocks.
@@ -306,6 +325,11 @@ impl Socket {
             let uid = nix::unistd::geteuid().as_raw().to_ne_bytes();
             let hint = "install a libzmq that can ask for a peer's credentials, or use tcp";
             self.set_bytes(IPC_FILTER_UID, "ZMQ_IPC_FILTER_UID", hint, &uid)?;
+        }
+        if let Some(domain) = options.domain {
+            let hint = "choose a name of 1 to 254 bytes";
+            self.set_bytes(zmq_sys::ZMQ_ZAP_DOMAIN, "ZMQ_ZAP_DOMAIN", hint, domain.as_bytes())?;
+            self.set(ZAP_ENFORCE_DOMAIN, "ZMQ_ZAP_ENFORCE_DOMAIN", 1)?;
         }
         self.apply_curve(&options.curve)
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::connection_file::ClientFile;
 use tracing::warn;
-use transport::curve::{Keypair, PublicKey};
 use transport::monitor::{HandshakeFailure, Monitor, MonitorEvent};
 use transport::poll::{PollItem, poll};
 use transport::wake::WakeReceiver;
@@ -100,10 +99,7 @@ impl Channels {
             Some(key) => Some(key.clone()),
             None => std::env::var("IPP_CURVE_SERVERKEY").ok().filter(|key| !key.is_empty()),
         };
-        let curve = match server {
-            Some(key) => Curve::Client { server: PublicKey::parse(&key)?, own: Keypair::generate()? },
-            None => Curve::Off,
-        };
+        let curve = Curve::of_peer(server.as_deref(), &file.common)?;
         // A request must not wait in a queue for a controller that is gone and then run in another one.
         let options = SocketOptions { immediate: true, curve, ..SocketOptions::default() };
         let mut wires = Vec::with_capacity(Source::ALL.len());

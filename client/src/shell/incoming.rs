@@ -69,6 +69,9 @@ fn reply(
     let metadata: Option<ReplyMetadata> = message.metadata().ok();
     let status = message.content::<MaybeStatus>()?.status;
     let result = match status {
+        _ if let Some(damage) = message.damage => {
+            Err(ReplyError { content: damage.error(), without_output: false })
+        }
         Some(Status::Error) => {
             let content = message.content::<Failure>()?.error;
             // An error without an engine was made by a scheduler: nothing ran, nothing was printed.

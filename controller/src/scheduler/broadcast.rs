@@ -136,6 +136,7 @@ impl Controller {
                     extension: metadata.extension.clone(),
                     is_broadcast: true,
                     is_coalescing: metadata.is_coalescing,
+                    buffer_digest: metadata.buffer_digest.clone(),
                 }),
             });
         }

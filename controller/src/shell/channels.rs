@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use protocol::buffer_digest::BufferDigests;
 use protocol::error::{ErrorContent, ename};
 use protocol::extension::{ClusterStatus, identity};
 use protocol::frames::WireMessage;
@@ -37,6 +38,7 @@ use transport::{Context, Received, Sent, Socket, SocketOptions, TransportError};
 use super::awake::Awake;
 use super::decode;
 use super::departures::Departures;
+use super::doorkeeper::{self, Doorkeeper, Known};
 use super::hearts::Hearts;
 use super::outbox::{Outbox, TRY_INTERVAL};
 use super::returning::{LOOK_INTERVAL, Returning};
@@ -66,6 +68,10 @@ pub struct Binding {
     pub key: Key,
     /// Of the sockets.
     pub curve: transport::Curve,
+    /// The keys of peers, if others are not let in.
+    pub known: Option<Known>,
+    /// Whether what it makes itself has digests of buffers.
+    pub digests: BufferDigests,
     /// By which bytes the routes of tasks begin, if an earlier controller's tasks are gone on with.
     pub epoch: Option<[u8; 8]>,
     /// Whether clients of an earlier controller may return.
@@ -134,6 +140,8 @@ pub struct Channels {
     session: Session,
     receiver: Receiver,
     clients: decode::Clients,
+    /// Dropped after the sockets, which ask it.
+    doorkeeper: Option<Doorkeeper>,
     oversized: u64,
     misrouted: u64,
     warned: Option<Instant>,
@@ -168,34 +176,55 @@ fn place(channel: Channel) -> usize {
 impl Channels {
     /// Binds everything, in the order in which the original uses up its ports.
     pub fn bind(context: &Context, binding: Binding) -> Result<Channels, TransportError> {
-        let Binding { client_interface, engine_interface, mut ports, key, curve, epoch, restorable } =
-            binding;
+        let Binding {
+            client_interface,
+            engine_interface,
+            mut ports,
+            key,
+            curve,
+            known,
+            digests,
+            epoch,
+            restorable,
+        } = binding;
         let session = Session::new(
             SessionId::from(transport::random::id()),
             std::env::var("USER").unwrap_or_else(|_| "username".to_owned()),
             std::process::id(),
             &key,
-        );
+        )
+        .with_digests(digests);
         let own_user_only = [&client_interface, &engine_interface].iter().any(|all| all.starts_with("ipc:"));
-        let plain = SocketOptions { curve, own_user_only, ..SocketOptions::default() };
-        let named = |identity: &str| SocketOptions { identity: Some(identity.into()), ..plain.clone() };
-        // Engines that cannot be reached are noticed, not silently skipped.
-        let outward = |identity: &str| SocketOptions { mandatory: true, ..named(identity) };
+        // Before anybody can ask for entrance.
+        let doorkeeper = known.map(|known| Doorkeeper::open(context, known)).transpose()?;
+        let door = |domain| SocketOptions {
+            curve: curve.clone(),
+            own_user_only,
+            domain: doorkeeper.as_ref().map(|_| domain),
+            ..SocketOptions::default()
+        };
+        let (engines, clients) = (door(doorkeeper::ENGINES), door(doorkeeper::CLIENTS));
+        // Peers that cannot be reached are noticed, not silently skipped.
+        let outward = |side: &SocketOptions, identity: &str| SocketOptions {
+            identity: Some(identity.into()),
+            mandatory: true,
+            ..side.clone()
+        };
         let output = |identity: Option<Vec<u8>>| SocketOptions {
             identity,
             send_hwm: OUTPUT_MESSAGES_PER_CLIENT_MAX,
-            ..plain.clone()
+            ..clients.clone()
         };
 
-        let registration = Socket::router(context, &plain)?;
-        let control_out = Socket::router(context, &outward(identity::CONTROL_OUT))?;
-        let mux_out = Socket::router(context, &outward(identity::MUX_OUT))?;
-        let task_out = Socket::router(context, &outward(identity::TASK_OUT))?;
-        let iopub_in = Socket::subscriber(context, &plain)?;
-        let ping = Socket::publisher(context, &plain)?;
-        let pong = Socket::router(context, &plain)?;
+        let registration = Socket::router(context, &door(doorkeeper::EVERYBODY))?;
+        let control_out = Socket::router(context, &outward(&engines, identity::CONTROL_OUT))?;
+        let mux_out = Socket::router(context, &outward(&engines, identity::MUX_OUT))?;
+        let task_out = Socket::router(context, &outward(&engines, identity::TASK_OUT))?;
+        let iopub_in = Socket::subscriber(context, &engines)?;
+        let ping = Socket::publisher(context, &engines)?;
+        let pong = Socket::router(context, &engines)?;
         let monitor = Monitor::attach(context, &pong)?;
-        let leaf = Socket::router(context, &outward(&identity::broadcast_leaf(0)))?;
+        let leaf = Socket::router(context, &outward(&engines, &identity::broadcast_leaf(0)))?;
         let mut engine_port = Binder::new(&engine_interface, &mut ports.engine, &mut ports.common);
         let mut bound = Ports { registration: engine_port.bind(&registration)?, ..Ports::default() };
         bound.engine.control = engine_port.bind(&control_out)?;
@@ -212,14 +241,14 @@ impl Channels {
             registration.bind(&format!("{client_interface}:{}", bound.registration))?;
         }
 
-        // A client that is gone is noticed: it may come back over another connection.
-        let control_in = Socket::router(context, &outward("control_in"))?;
-        let mux_in = Socket::router(context, &outward("mux_in"))?;
-        let task_in = Socket::router(context, &outward("task_in"))?;
+        // A client that is gone may come back over another connection.
+        let control_in = Socket::router(context, &outward(&clients, "control_in"))?;
+        let mux_in = Socket::router(context, &outward(&clients, "mux_in"))?;
+        let task_in = Socket::router(context, &outward(&clients, "task_in"))?;
         let iopub_out =
             Socket::publisher(context, &output(Some(format!("{}_iopub", session.id()).into_bytes())))?;
         let notification = Socket::announcer(context, &output(None))?;
-        let root = Socket::router(context, &outward("sub_scheduler_0"))?;
+        let root = Socket::router(context, &outward(&clients, "sub_scheduler_0"))?;
         let returning = |router| restorable.then(|| Returning::learn(context, router)).transpose();
         let returning =
             [returning(&control_in)?, returning(&mux_in)?, returning(&root)?, returning(&task_in)?];
@@ -255,6 +284,7 @@ impl Channels {
             awake: Awake::new(),
             outbox: Outbox::default(),
             receiver: Receiver::new(session.signer().clone()),
+            doorkeeper,
             clients: decode::Clients::default(),
             session,
             oversized: 0,
@@ -465,7 +495,7 @@ impl Channels {
 
     /// What passes signature and form; the rest is counted, told and dropped.
     fn open(&mut self, channel: &'static str, received: Received) -> Option<(Vec<Bytes>, Message)> {
-        self.admit(channel, received, Receiver::open)
+        self.admit(channel, received, Receiver::open_to_forward)
     }
 
     fn admit<T>(
@@ -757,6 +787,9 @@ impl Channels {
             self.receiver.refused().map(|(reason, count)| (reason.to_owned(), count)).collect();
         refused.insert("oversized".to_owned(), self.oversized);
         refused.insert("misrouted".to_owned(), self.misrouted);
+        if let Some(doorkeeper) = &self.doorkeeper {
+            refused.insert("unknown_key".to_owned(), doorkeeper.refused());
+        }
         ClusterStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -76,7 +76,7 @@ pub(super) fn request(
     };
     Ok(match target {
         Ok(target) => {
-            let Message { header, wire } = message;
+            let Message { header, wire, damage: _ } = message;
             Ok(Event::Submitted(Box::new(Request { client, header, target, message: wire })))
         }
         Err(error) => Err((client, message, error)),

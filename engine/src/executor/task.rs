@@ -29,6 +29,9 @@ pub(super) enum Task {
 impl Task {
     /// Reads a request.
     pub(super) fn read(message: &Message) -> Task {
+        if let Some(damage) = message.damage {
+            return Task::Refused(damage.error());
+        }
         match message.header.msg_type.as_str() {
             EXECUTE_REQUEST => message.content().map_or_else(malformed, Task::Cell),
             APPLY_REQUEST => match message.content::<ApplyRequest>() {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use protocol::connection_file::EngineFile;
 use protocol::id::{EngineId, EngineUuid};
 use protocol::limits::{ENGINE_WAITING_MAX, OUTPUT_MESSAGES_WAITING_MAX};
-use transport::curve::{Keypair, PublicKey};
 use transport::{Context, Curve, Socket, SocketKind, SocketOptions, TransportError};
 
 /// How long the last messages of an engine may take to leave.
@@ -31,10 +30,7 @@ pub struct Heart {
 impl Plugs {
     /// For the engine of that name and the controller of that file, whose interface must be one to connect to.
     pub fn new(context: &Context, uuid: &EngineUuid, file: EngineFile) -> Result<Plugs, TransportError> {
-        let curve = match file.common.curve_serverkey.as_deref().filter(|key| !key.is_empty()) {
-            Some(key) => Curve::Client { server: PublicKey::parse(key)?, own: Keypair::generate()? },
-            None => Curve::Off,
-        };
+        let curve = Curve::of_peer(file.common.curve_serverkey.as_deref(), &file.common)?;
         Ok(Plugs { context: context.clone(), uuid: uuid.clone(), curve, file })
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use transport::TransportError;
+use transport::tunnel::TunnelError;
 
 use crate::runner::RunError;
 
@@ -117,7 +118,18 @@ impl Failure {
     pub fn loopback_elsewhere(location: &str, interface: &str, here: &str) -> Failure {
         Failure::new(format!("reach the controller on {location}, which listens for its own machine only"))
             .because(format!("it listens on {interface}, and this engine is on {here}"))
-            .hint("start the controller with --ip='*' (cluster start --ip '*'), so that other machines can reach it")
+            .hint(
+                "start the controller with --ip='*' (cluster start --ip '*'), so that other machines can reach it; or go \
+                 through ssh: --ssh [user@]host",
+            )
+            .code(EXIT_NO_CONTROLLER)
+    }
+
+    /// The controller is to be reached through SSH, and cannot.
+    pub fn tunnel(error: TunnelError) -> Failure {
+        Failure::new("open a tunnel to the controller")
+            .because(error)
+            .hint("try `ssh` to that server by hand, without a password; --ssh names another one, --ssh none goes without")
             .code(EXIT_NO_CONTROLLER)
     }
 

@@ -10,6 +10,7 @@ use transport::connection_file::{self, ConnectionFileError};
 use transport::profile::Profile;
 use transport::reach::{self, hostname};
 use transport::socket_directory;
+use transport::tunnel::{self, Tunnel};
 
 use super::failure::{EXIT_NO_CONTROLLER, Failure};
 use super::place::Place;
@@ -21,13 +22,22 @@ const CONNECTION_INFO: &str = "IPP_CONNECTION_INFO";
 const SESSION_KEY: &str = "IPP_SESSION_KEY";
 
 /// # Collective
-/// The connection file, its interface made one to connect to from here. Rank 0 waits for the file, so that a
-/// missing one is reported once and polled by one process.
-pub fn find(settings: &Settings, profile: &Profile, place: &Place) -> Result<EngineFile, Failure> {
+/// The connection file, its interface made one to connect to from here, and the tunnel that it leads through, if any.
+/// Rank 0 waits for the file, so that a missing one is reported once and polled by one process.
+pub fn find(
+    settings: &Settings,
+    profile: &Profile,
+    place: &Place,
+) -> Result<(EngineFile, Option<Tunnel>), Failure> {
     let found = find_text(settings, profile, place);
     let mut file =
         EngineFile::parse(&found?).map_err(|error| Failure::file("use the engine connection file", error))?;
     let location = settings.location.as_deref().unwrap_or(&file.common.location);
+    if let Some(server) = server(settings, &file.common.ssh, location) {
+        let tunnel = tunnel_through(server, settings, &file)?;
+        file.common.interface = tunnel.interface();
+        return Ok((file, Some(tunnel)));
+    }
     if let Some(directory) = socket_directory::missing(&file.common.interface) {
         return Err(Failure::elsewhere(location, directory, &hostname()));
     }
@@ -42,7 +52,38 @@ pub fn find(settings: &Settings, profile: &Profile, place: &Place) -> Result<Eng
         );
     }
     file.common.interface = reach.interface;
-    Ok(file)
+    Ok((file, None))
+}
+
+/// The machine to go through, if any.
+fn server<'a>(settings: &'a Settings, named: &'a str, location: &str) -> Option<&'a str> {
+    match settings.ssh.as_deref() {
+        Some("none") => None,
+        Some(server) => Some(server),
+        None => Some(named).filter(|server| !server.is_empty() && !reach::is_here(location)),
+    }
+}
+
+fn tunnel_through(server: &str, settings: &Settings, file: &EngineFile) -> Result<Tunnel, Failure> {
+    let common = &file.common;
+    let mut ports = vec![
+        common.registration,
+        common.control,
+        common.mux,
+        common.task,
+        common.iopub,
+        file.hb_ping,
+        file.hb_pong,
+    ];
+    ports.extend(&file.broadcast);
+    let request = tunnel::Request {
+        server: server.parse().map_err(Failure::tunnel)?,
+        key: settings.ssh_key.as_deref(),
+        file: common,
+        ports: &ports,
+        may_ask: false,
+    };
+    Tunnel::open(&request).map_err(Failure::tunnel)
 }
 
 /// The key that signs messages.

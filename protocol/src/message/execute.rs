@@ -179,6 +179,9 @@ pub struct BroadcastMetadata {
     /// Our additions.
     #[serde(default, rename = "commworld", skip_serializing_if = "Option::is_none")]
     pub extension: Option<extension::RequestMetadata>,
+    /// The digest of the buffers, which each engine gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffer_digest: Option<String>,
 }
 
 /// What an engine reads of a request's metadata, whichever channel it came by.

@@ -1,0 +1,205 @@
+//! Clients and engines on one host reach a controller on another one through a real sshd; the controller listens on
+//! loopback only, or has no port at all.
+
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+use tests::hosts::Hosts;
+use tests::{Finished, processes_with, program, run, signal, wait_until};
+
+/// The host of the controller and of sshd, and the other one.
+const ALPHA: usize = 0;
+const BETA: usize = 1;
+
+struct Apart {
+    hosts: Hosts,
+    profile: tempfile::TempDir,
+    children: Vec<Child>,
+}
+
+impl Apart {
+    /// sshd runs on alpha, and takes one key.
+    #[track_caller]
+    fn new() -> Apart {
+        let profile = tempfile::Builder::new().prefix("commworld").tempdir().expect("a temporary directory");
+        let mut apart = Apart { hosts: Hosts::new(), profile, children: Vec::new() };
+        let path = |name: &str| apart.hosts.path(name).display().to_string();
+        for key in ["server-key", "user-key", "other-key"] {
+            run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)])).ok();
+        }
+        let server_key = std::fs::read_to_string(path("server-key.pub")).expect("ssh-keygen wrote it");
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("the directory is ours");
+        write("known", &format!("alpha {server_key}"));
+        let config = "Port 22\nHostKey {server-key}\nAuthorizedKeysFile {user-key}.pub\nStrictModes no\nUsePAM no\n\
+                      PidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n";
+        let config = config.replace("{server-key}", &path("server-key"));
+        write("sshd_config", &config.replace("{user-key}", &path("user-key")));
+        for key in ["user-key", "other-key"] {
+            let config = "IdentityFile {key}\nIdentitiesOnly yes\nUserKnownHostsFile {known}\nStrictHostKeyChecking yes\n";
+            let config = config.replace("{key}", &path(key)).replace("{known}", &path("known"));
+            write(&format!("with-{key}"), &config);
+        }
+        let start = format!(
+            "mount -t tmpfs none /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f {}",
+            path("sshd_config")
+        );
+        let mut sshd = apart.hosts.command(ALPHA, "unshare");
+        apart.keep(sshd.args(["--mount", "/bin/sh", "-c", &start]), "sshd");
+        wait_until("sshd listens", || apart.log("sshd").contains("Server listening"));
+        apart
+    }
+
+    fn place(&self) -> String {
+        format!("--profile-dir={}", self.profile.path().display())
+    }
+
+    #[track_caller]
+    fn start_controller(&mut self, arguments: &[&str]) {
+        let mut command = self.hosts.command(ALPHA, program("controller"));
+        command.env("TMPDIR", self.profile.path());
+        self.keep(command.arg(self.place()).args(arguments), "controller");
+        let file = self.profile.path().join("security/ipcontroller-engine.json");
+        wait_until("the controller wrote its files", || file.exists());
+    }
+
+    /// A program on beta, which finds the key by itself.
+    fn on_beta(&self, name: &str, key: &str) -> Command {
+        let mut command = self.hosts.command(BETA, program(name));
+        command.env("COMMWORLD_SSH", format!("ssh -F {}", self.hosts.path(&format!("with-{key}")).display()));
+        command
+    }
+
+    /// A world of two on beta.
+    fn start_engines(&mut self, arguments: &[&str]) {
+        let launcher = std::env::var_os("COMMWORLD_MPIEXEC").unwrap_or_else(|| "mpiexec".into());
+        let mut command = self.hosts.command(BETA, launcher);
+        let ssh = format!("ssh -F {}", self.hosts.path("with-user-key").display());
+        command.env("COMMWORLD_SSH", ssh).env("OMPI_MCA_rmaps_base_oversubscribe", "1");
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command.args(["-n", "2"]).arg(program("engine")).args(["--mpi", "--expect-size=2"]).arg(self.place());
+        self.keep(command.args(arguments), "engines");
+    }
+
+    fn keep(&mut self, command: &mut Command, log: &str) {
+        let log = std::fs::File::create(self.profile.path().join(format!("{log}.log"))).expect("it is ours");
+        let errors = log.try_clone().expect("a file can be shared");
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+        self.children.push(child.expect("the program is there"));
+    }
+
+    fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.profile.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    fn client(&self, arguments: &[&str]) -> Finished {
+        run(self.on_beta("client", "user-key").arg(self.place()).args(arguments))
+    }
+
+    /// The tunnels that processes on beta have open.
+    fn tunnels(&self) -> Vec<u32> {
+        let config = self.hosts.path("with-user-key").display().to_string();
+        let is_ssh = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "ssh")
+        };
+        processes_with(config).into_iter().filter(is_ssh).collect()
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["controller", "engines", "sshd"] {
+                eprintln!("── {name}.log ──\n{}", self.log(name));
+            }
+        }
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn clients_and_engines_go_through_sshd_where_the_connection_files_say_so() {
+    let mut apart = Apart::new();
+    apart.start_controller(&["--ssh=root@alpha", "--enginessh=root@alpha:22"]);
+    apart.start_engines(&[]);
+    apart.client(&["wait", "-n", "2"]).ok();
+    assert_eq!(apart.client(&["px", "psum(rank() + 1)"]).ok(), "[0, 1] 3\n");
+    assert_eq!(
+        apart.client(&["px", "gather(rank(), 0)[1]"]).code(),
+        1,
+        "an error of rank 1 comes through, too"
+    );
+
+    let open = apart.hosts.shell(ALPHA, "ss -ltnH");
+    let others = open.lines().filter(|line| !line.contains("127.0.0.1:") && !line.contains(":22 "));
+    assert_eq!(others.count(), 0, "the controller listens on loopback only: {open}");
+    let open = apart.hosts.shell(BETA, "ss -ltnpH");
+    assert!(!open.contains("\"ssh\""), "this end of a tunnel is no port: {open}");
+    assert_eq!(apart.tunnels().len(), 2, "one an engine; those of the clients have ended with them");
+}
+
+#[test]
+fn a_tunnel_that_breaks_is_made_again_and_ends_with_its_process() {
+    let mut apart = Apart::new();
+    apart.start_controller(&["--enginessh=alpha"]);
+    apart.start_engines(&[]);
+    apart.client(&["--ssh=alpha", "wait", "-n", "2"]).ok();
+    let before = apart.tunnels();
+    signal(before[0], Signal::SIGKILL);
+    wait_until("the engine is lost", || apart.log("controller").contains("engine lost"));
+    apart.client(&["--ssh=alpha", "wait", "-n", "2"]).ok();
+    assert_ne!(apart.tunnels(), before, "there is another one");
+    assert_eq!(apart.client(&["--ssh=alpha", "px", "psum(1)"]).ok(), "[0, 1] 2\n");
+    assert!(apart.log("engines").contains("the tunnel broke"), "{}", apart.log("engines"));
+
+    let client = apart.client(&["--ssh=alpha", "status", "--json"]).ok();
+    let status: serde_json::Value = serde_json::from_str(&client).expect("--json prints JSON");
+    for rank in ["0", "1"] {
+        let pid = status["cluster"]["engines"][rank]["pid"].as_u64().expect("a number");
+        signal(u32::try_from(pid).expect("a process"), Signal::SIGKILL);
+    }
+    wait_until("no tunnel is left", || apart.tunnels().is_empty());
+}
+
+#[test]
+fn a_controller_without_any_port_is_reached_through_sshd() {
+    let mut apart = Apart::new();
+    apart.start_controller(&["--transport=ipc"]);
+    // Beta sees the connection files, and not the sockets.
+    let sockets = apart.hosts.shell(ALPHA, &format!("ls -d {}/commworld-*", apart.profile.path().display()));
+    apart.hosts.shell(BETA, &format!("mount -t tmpfs none {}", sockets.trim()));
+    apart.hosts.shell(BETA, &format!("chmod 0 {}", sockets.trim()));
+    apart.start_engines(&["--ssh", "alpha"]);
+    apart.client(&["--ssh", "alpha", "wait", "-n", "2"]).ok();
+    assert_eq!(apart.client(&["--ssh", "alpha", "px", "psum(1)"]).ok(), "[0, 1] 2\n");
+    assert_eq!(apart.hosts.shell(ALPHA, "ss -ltnH").lines().filter(|line| !line.contains(":22 ")).count(), 0);
+}
+
+#[test]
+fn what_ssh_says_is_shown() {
+    let mut apart = Apart::new();
+    apart.start_controller(&["--ssh=alpha"]);
+    let refused = run(apart.on_beta("client", "other-key").arg(apart.place()).args(["px", "1"]));
+    assert_eq!(refused.code(), 3);
+    assert!(refused.stderr.contains("Permission denied (publickey)"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--ssh"), "it says what to do: {}", refused.stderr);
+
+    let nowhere = apart.client(&["--ssh=nowhere.invalid", "px", "1"]);
+    assert_eq!(nowhere.code(), 3);
+    assert!(nowhere.stderr.contains("Could not resolve hostname"), "{}", nowhere.stderr);
+
+    let malformed = apart.client(&["--ssh=-oProxyCommand=touch", "px", "1"]);
+    assert_eq!(malformed.code(), 3);
+    assert!(malformed.stderr.contains("is not a server for ssh"), "{}", malformed.stderr);
+
+    let engine = run(apart.on_beta("engine", "other-key").arg(apart.place()).arg("--ssh=alpha"));
+    assert_eq!(engine.code(), 3);
+    assert!(engine.stderr.contains("Permission denied (publickey)"), "{}", engine.stderr);
+
+    let mut absent = apart.hosts.command(BETA, program("client"));
+    let absent = run(absent.env("COMMWORLD_SSH", "/nowhere/ssh").arg(apart.place()).args(["px", "1"]));
+    assert_eq!(absent.code(), 3);
+    assert!(absent.stderr.contains("cannot run /nowhere/ssh"), "{}", absent.stderr);
+}
