@@ -120,6 +120,8 @@ pub struct Programs {
     pub engine: Option<String>,
     /// `--python`, and the interpreter if one was named
     pub python: Option<Option<String>>,
+    /// `--module`, each as a whole path
+    pub modules: Vec<PathBuf>,
     /// `--mpiexec`
     pub mpiexec: Option<String>,
 }
@@ -161,7 +163,7 @@ impl Programs {
         let mut arguments = vec!["launch".to_owned(), "-n".to_owned(), ranks.to_string()];
         arguments.extend(place_arguments(profile));
         arguments.extend(self.engine.iter().map(|command| format!("--engine-cmd={command}")));
-        arguments.extend(self.python_argument());
+        arguments.extend(self.engine_arguments());
         arguments.extend(self.mpiexec.iter().map(|command| format!("--mpiexec={command}")));
         Ok(CommandLine { program, arguments, log: PathBuf::new() })
     }
@@ -176,11 +178,13 @@ impl Programs {
         Ok(line)
     }
 
-    fn python_argument(&self) -> Option<String> {
-        self.python.as_ref().map(|interpreter| match interpreter {
+    /// What an engine is told; the same words as ours.
+    fn engine_arguments(&self) -> impl Iterator<Item = String> {
+        let python = self.python.as_ref().map(|interpreter| match interpreter {
             Some(interpreter) => format!("--python={interpreter}"),
             None => "--python".to_owned(),
-        })
+        });
+        python.into_iter().chain(self.modules.iter().map(|module| format!("--module={}", module.display())))
     }
 
     /// The launcher for the wanted kind of engines. When nothing is wanted, an engine that is linked with an MPI
@@ -196,7 +200,7 @@ impl Programs {
                 .hint("add --engines slurm or --engines pbs"));
         }
         let mut engine = command_of("engine", "--engine-cmd", self.engine.as_deref())?;
-        engine.arguments.extend(self.python_argument());
+        engine.arguments.extend(self.engine_arguments());
         let library = mpi_library::find(&engine.program);
         let kind = kind.unwrap_or(match (library, &self.mpiexec) {
             (None, None) => EngineKind::Local,

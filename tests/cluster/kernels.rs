@@ -320,6 +320,26 @@ fn a_module_can_be_loaded_as_an_engine_starts() {
 }
 
 #[test]
+fn a_cluster_is_started_with_a_module_of_the_current_directory() {
+    let workshop = Workshop::new();
+    workshop.c(&kernel("psum.c"), "libpsum_c.so");
+    let place = format!("--profile-dir={}", workshop.path("profile").display());
+    let command = |name: &str, arguments: &[&str]| {
+        let mut command = Command::new(program(name));
+        command.current_dir(workshop.folder.path()).arg(&place).args(arguments);
+        run(&mut command)
+    };
+    command("cluster", &["start", "-n", "2", "--module", "libpsum_c.so", "--daemonize"]).ok();
+    let sums = command("client", &["pull", "psum_c(ones(3))", "--json"]);
+    command("cluster", &["stop"]).ok();
+    assert_eq!(sums.ok().trim(), "[6.0,6.0]");
+
+    let refused = command("cluster", &["start", "-n", "2", "--module", "absent.so", "--timeout", "20"]);
+    assert_ne!(refused.code(), 0);
+    assert_says(&refused.stderr, &["absent.so", "No such file"]);
+}
+
+#[test]
 fn a_file_of_the_clients_machine_reaches_all_ranks_or_none() {
     let cluster = TestCluster::start(Engines::Mpi, 2);
     let workshop = Workshop::new();

@@ -1,12 +1,14 @@
 //! `cluster launch`: becomes what starts the engines of a job. Job scripts end in it.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use slurm_pbs::{JobStatus, Ranks, System};
 
+use super::launch_args::whole_path;
 use crate::cli::Place;
 use crate::failure::{Code, Failure};
 use crate::job;
@@ -36,6 +38,10 @@ pub struct Launch {
     /// Engines that run Python: the one of the active environment, or the INTERPRETER given.
     #[arg(long, value_name = "INTERPRETER", num_args = 0..=1, require_equals = true)]
     python: Option<Option<String>>,
+
+    /// Load this module of compiled functions as the engines start; can be given several times (docs/KERNELS.md).
+    #[arg(long = "module", value_name = "FILE", value_parser = whole_path)]
+    modules: Vec<PathBuf>,
 }
 
 /// When the job that we are in ends at the latest, in seconds since 1970, if its batch system says so.
@@ -55,6 +61,7 @@ impl Launch {
             controller: None,
             engine: self.engine_cmd,
             python: self.python,
+            modules: self.modules,
             mpiexec: self.mpiexec,
         };
         let launcher = programs.launcher(Some(EngineKind::Mpi), &JobOptions::default())?;

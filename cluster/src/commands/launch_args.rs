@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -22,6 +23,11 @@ use crate::profile::Profile;
 use crate::supervisor::background_log;
 
 const BACKGROUND_CHILD: &str = "--background-child";
+
+/// A path that means the same wherever an engine is started.
+pub fn whole_path(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| error.to_string())
+}
 
 /// How engines are started.
 #[derive(Args, Debug)]
@@ -49,6 +55,10 @@ pub struct LaunchArgs {
     /// Engines that run Python: the one of the active environment, or the INTERPRETER given; see `engine --help`.
     #[arg(long, value_name = "INTERPRETER", num_args = 0..=1, require_equals = true)]
     python: Option<Option<String>>,
+
+    /// Load this module of compiled functions as the engines start; can be given several times (docs/KERNELS.md).
+    #[arg(long = "module", value_name = "FILE", value_parser = whole_path)]
+    modules: Vec<PathBuf>,
 
     /// Give up if the engines are not all there after so many seconds, not counting what a job waits in its queue.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -100,6 +110,7 @@ impl LaunchArgs {
             controller,
             engine: self.engine_cmd.clone(),
             python: self.python.clone(),
+            modules: self.modules.clone(),
             mpiexec: self.mpiexec.clone(),
         }
     }
