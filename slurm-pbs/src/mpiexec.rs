@@ -131,6 +131,22 @@ impl Mpiexec {
         line.0
     }
 
+    /// What `OMPI_MCA_btl` must be for ranks of one machine to open no port; other families have no such variable.
+    pub fn shared_memory_transport(&self) -> Option<&'static str> {
+        let major = self
+            .version
+            .trim_start_matches('v')
+            .split('.')
+            .next()
+            .and_then(|major| major.parse::<u32>().ok());
+        match (self.flavor, major) {
+            // Whatever else is left in (`^tcp`) finds other ways to TCP.
+            (Flavor::OpenMpi, Some(5..)) => Some("self,sm"),
+            (Flavor::OpenMpi, Some(3 | 4)) => Some("self,vader"),
+            _ => None,
+        }
+    }
+
     /// Names the hosts, one line for each rank, where the launcher was not built to ask the batch system for them.
     pub fn node_file_arguments(&self, file: &str) -> [String; 2] {
         let flag = match self.flavor {

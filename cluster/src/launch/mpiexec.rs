@@ -22,6 +22,10 @@ use crate::run_command::{CommandLine, find_in_path, split_words};
 /// up to a minute.
 const FILE_SECONDS: u32 = 90;
 
+/// How messages of Open MPI travel. Each rank opens ports for TCP, on all addresses, although ranks of one machine share
+/// memory: there, nothing else is used.
+const BTL: &str = "OMPI_MCA_btl";
+
 /// See the module.
 pub(super) struct MpiLauncher {
     engine: CommandLine,
@@ -191,7 +195,13 @@ impl Launcher for MpiLauncher {
         let log = profile.log_file(&format!("engines-{set}"));
         let (program, arguments) = match &self.starter {
             Starter::Mpiexec { program, mpiexec, extra, node_file } => {
-                let spec = LaunchSpec::new(ranks, self.engine.program.to_string_lossy(), arguments);
+                let mut spec = LaunchSpec::new(ranks, self.engine.program.to_string_lossy(), arguments);
+                if let Some(shared_memory) = mpiexec.shared_memory_transport()
+                    && self.stays_here()
+                    && std::env::var_os(BTL).is_none()
+                {
+                    spec.environment.insert(BTL.to_owned(), shared_memory.to_owned());
+                }
                 let mut line = extra.clone();
                 line.extend(node_file.iter().flat_map(|file| mpiexec.node_file_arguments(file)));
                 line.extend(mpiexec.arguments(&spec, self.as_root));

@@ -10,6 +10,10 @@ use transport::{Context, Curve, Socket, SocketKind, SocketOptions, TransportErro
 /// How long the last messages of an engine may take to leave.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long the word that an engine leaves may take. A hub that has just shut it down can be gone already, and then
+/// nobody takes it; one that is there and does not get it sees the connection end.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 /// What every socket of one engine has in common.
 pub struct Plugs {
     context: Context,
@@ -46,7 +50,8 @@ impl Plugs {
 
     /// Registers and unregisters.
     pub fn registration(&self, url: &str) -> Result<Socket, TransportError> {
-        let socket = Socket::dealer(&self.context, &self.options())?;
+        let options = SocketOptions { linger: FAREWELL, ..self.options() };
+        let socket = Socket::dealer(&self.context, &options)?;
         socket.connect(url)?;
         Ok(socket)
     }
@@ -83,8 +88,8 @@ impl Plugs {
 
     /// The heart, not yet connected: its first beat says that the engine can be used.
     pub fn heart(&self) -> Result<Heart, TransportError> {
-        // An old ping is worth nothing.
-        let ping_options = SocketOptions { receive_hwm: 16, ..self.options() };
+        // An old ping is worth nothing, nor is a subscription to more of them.
+        let ping_options = SocketOptions { receive_hwm: 16, linger: Duration::ZERO, ..self.options() };
         let pong_options = SocketOptions { send_hwm: 16, linger: Duration::ZERO, ..self.options() };
         Ok(Heart {
             ping: Socket::subscriber(&self.context, &ping_options)?,

@@ -67,6 +67,23 @@ fn an_engine_registers_says_ready_beats_runs_and_is_interrupted_and_shut_down() 
 }
 
 #[test]
+fn an_engine_does_not_wait_for_a_controller_that_has_shut_it_down_and_is_gone() {
+    // Whether its farewell still finds somebody is a matter of luck.
+    for _ in 0..10 {
+        let mut hub = FakeController::new(true);
+        let engine = hub.start_engine(&[]);
+        let uuid = hub.register();
+        hub.beat(&uuid);
+        hub.request(3, &uuid, "shutdown_request", json!({}));
+        while hub.receive(3).1.header.msg_type != "shutdown_reply" {}
+        drop(hub);
+        let gone = Instant::now();
+        assert_eq!(engine.join().expect("no panic"), Ok(Ending::Requested));
+        assert!(gone.elapsed() < Duration::from_millis(1500), "it took {:?}", gone.elapsed());
+    }
+}
+
+#[test]
 fn a_stock_hub_is_not_told_ready() {
     let mut hub = FakeController::new(false);
     let engine = hub.start_engine(&[]);

@@ -194,3 +194,13 @@ fn a_line_that_a_rank_wrote_in_pieces_is_one_line() {
     let line = "[1,1]<stderr>:panicked at [1,1]<stderr>:main.rs[1,1]<stderr>::7";
     assert_eq!(split_rank_tag(Flavor::OpenMpi, line), (Some(1), "panicked at main.rs:7".into()));
 }
+
+#[test]
+fn ranks_of_one_machine_share_memory_by_the_name_that_their_open_mpi_has_for_it() {
+    let of =
+        |flavor, version: &str| Mpiexec { flavor, version: version.to_owned() }.shared_memory_transport();
+    assert_eq!(of(Flavor::OpenMpi, "4.1.4"), Some("self,vader"));
+    assert_eq!(of(Flavor::OpenMpi, "5.0.3"), Some("self,sm"));
+    assert_eq!(of(Flavor::OpenMpi, "unknown"), None);
+    assert_eq!(of(Flavor::Mpich, "4.0.2"), None);
+}
