@@ -40,6 +40,7 @@ Examples:
   client run setup.rhai                  run a file on all engines
   client status                          who is here and what they do
   client interrupt                       end what runs, keep the engines
+  client --ssh ada@login px 'psum(1)'    a cluster of another machine, with nothing but ssh
 
 Exit codes: 0 done, 1 an engine failed, 2 wrong usage, 3 no cluster found, 5 lost contact.";
 
@@ -75,7 +76,8 @@ pub(crate) struct Global {
     /// Exactly this connection file (ipcontroller-client.json).
     #[arg(long, global = true, value_name = "FILE", help_heading = WHICH)]
     pub(crate) file: Option<PathBuf>,
-    /// Reach the controller through this machine, `[user@]host[:port]`, or `none`; else as the connection file says.
+    /// Reach the controller through this machine, `[user@]host[:port]`, or `none`; else as the connection file says. A
+    /// connection file that is not here is read there.
     #[arg(long, global = true, value_name = "SERVER", help_heading = WHICH)]
     pub(crate) ssh: Option<String>,
     /// A private key for ssh, if it is not one that ssh finds by itself.

@@ -75,6 +75,9 @@ impl ConnectOptions {
     /// Reads the connection file.
     pub fn load(&self) -> Result<(PathBuf, ClientFile), ClientError> {
         let path = self.path()?;
+        if let Some((server, word)) = self.elsewhere(&path)? {
+            return self.fetch(server, &word);
+        }
         let no_cluster = |reason: String| ClientError::NoCluster { path: path.clone(), reason };
         // One that may not be looked at is there: reading it says more.
         if matches!(path.try_exists(), Ok(false)) {
@@ -95,6 +98,46 @@ impl ConnectOptions {
                 file.common.location
             )));
         }
+        Ok((path, file))
+    }
+
+    /// The server that has the connection file, and the file as a word of its shell; `None`: it is here. A file here that a
+    /// controller of this machine has written is not meant: one does not go through SSH to it.
+    fn elsewhere(&self, here: &Path) -> Result<Option<(&str, String)>, ClientError> {
+        let Ssh::Through(server) = &self.ssh else { return Ok(None) };
+        let is_meant = |text: &str| {
+            let file = ClientFile::parse(text).ok();
+            self.file.is_some() || file.is_some_and(|file| !reach::is_here(&file.common.location))
+        };
+        match std::fs::read_to_string(here) {
+            Ok(text) if is_meant(&text) => return Ok(None),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Ok(None), // It will be complained of.
+            Ok(_) | Err(_) => {}
+        }
+        let quoted = |path: &Path| tunnel::quoted(&path.to_string_lossy());
+        let name = here.file_name().map_or_else(String::new, |name| quoted(Path::new(name)));
+        let word = match (&self.file, &self.profile.profile_dir) {
+            (Some(file), _) => quoted(file),
+            (None, Some(directory)) => format!("{}/security/{name}", quoted(directory)),
+            (None, None) => {
+                let profile = self.profile.profile.as_deref().unwrap_or("default");
+                let profile = tunnel::quoted(&format!("profile_{profile}"));
+                format!("\"${{IPYTHONDIR:-$HOME/.ipython}}\"/{profile}/security/{name}")
+            }
+        };
+        Ok(Some((server, word)))
+    }
+
+    /// The connection file that a server has.
+    fn fetch(&self, server: &str, word: &str) -> Result<(PathBuf, ClientFile), ClientError> {
+        let path = PathBuf::from(format!("{server}:{word}"));
+        let failed = |source| ClientError::Tunnel { path: path.clone(), source: Box::new(source) };
+        let server = server.parse::<Server>().map_err(failed)?;
+        let may_ask = std::io::stderr().is_terminal();
+        let text = tunnel::read_file(&server, self.ssh_key.as_deref(), may_ask, word).map_err(failed)?;
+        let file = ClientFile::parse(&String::from_utf8_lossy(&text));
+        let file =
+            file.map_err(|error| ClientError::NoCluster { path: path.clone(), reason: error.to_string() })?;
         Ok((path, file))
     }
 

@@ -95,6 +95,12 @@ impl Apart {
         run(self.on_beta("client", "user-key").arg(self.place()).args(arguments))
     }
 
+    /// The client on beta, where no file is of a cluster.
+    fn on_beta_without_files(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.on_beta("client", "user-key");
+        run(command.env("IPYTHONDIR", self.hosts.path("nothing")).args(arguments))
+    }
+
     /// The tunnels that processes on beta have open.
     fn tunnels(&self) -> Vec<u32> {
         let config = self.hosts.path("with-user-key").display().to_string();
@@ -178,6 +184,26 @@ fn a_controller_without_any_port_is_reached_through_sshd() {
 }
 
 #[test]
+fn a_connection_file_that_is_only_there_is_read_through_ssh() {
+    let mut apart = Apart::new();
+    apart.start_controller(&[]);
+    let mut engine = apart.hosts.command(ALPHA, program("engine"));
+    let place = apart.place();
+    apart.keep(engine.arg(&place), "engines");
+    let there = apart.profile.path().display().to_string();
+    // The hosts share their files: what is hidden from beta can only be read on alpha.
+    apart.hosts.shell(BETA, &format!("mount -t tmpfs none {there}"));
+    apart.on_beta_without_files(&["--ssh=root@alpha", "--profile-dir", &there, "wait", "-n", "1"]).ok();
+    let sum = apart.on_beta_without_files(&["--ssh=root@alpha", "--profile-dir", &there, "px", "1 + 1"]);
+    assert_eq!(sum.ok(), "2\n");
+    let file = format!("{there}/security/ipcontroller-client.json");
+    assert_eq!(
+        apart.on_beta_without_files(&["--ssh=root@alpha", "--file", &file, "px", "1 + 1"]).ok(),
+        "2\n"
+    );
+}
+
+#[test]
 fn what_ssh_says_is_shown() {
     let mut apart = Apart::new();
     apart.start_controller(&["--ssh=alpha"]);
@@ -189,6 +215,10 @@ fn what_ssh_says_is_shown() {
     let nowhere = apart.client(&["--ssh=nowhere.invalid", "px", "1"]);
     assert_eq!(nowhere.code(), 3);
     assert!(nowhere.stderr.contains("Could not resolve hostname"), "{}", nowhere.stderr);
+
+    let absent = apart.on_beta_without_files(&["--profile", "absent", "--ssh=root@alpha", "px", "1"]);
+    assert_eq!(absent.code(), 3);
+    assert!(absent.stderr.contains("No such file"), "{}", absent.stderr);
 
     let malformed = apart.client(&["--ssh=-oProxyCommand=touch", "px", "1"]);
     assert_eq!(malformed.code(), 3);

@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use protocol::connection_file::Common;
+use protocol::limits::CONNECTION_FILE_BYTES_MAX;
 
 use crate::socket_directory::{SocketDirectory, SocketDirectoryError};
 
@@ -121,6 +122,52 @@ pub struct Request<'a> {
     pub ports: &'a [u16],
     /// Whether somebody is there to type a password.
     pub may_ask: bool,
+}
+
+/// Reads a file of the server's machine. `path` is a word of its shell; see [`quoted`].
+pub fn read_file(
+    server: &Server,
+    key: Option<&Path>,
+    may_ask: bool,
+    path: &str,
+) -> Result<Vec<u8>, TunnelError> {
+    let (program, mut arguments) = program(std::env::var_os(SSH_VARIABLE), server, key);
+    let name = program.to_string_lossy().into_owned();
+    if !may_ask {
+        arguments.insert(0, "-oBatchMode=yes".into());
+    }
+    arguments.extend(["-T", "-x", "--"].map(OsString::from));
+    arguments.push(server.destination.clone().into());
+    arguments.push(format!("cat {path}").into());
+    let mut command = Command::new(&program);
+    command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let failed = |source| TunnelError::Start { program: name.clone(), source };
+    let mut ssh = command.spawn().map_err(failed)?;
+    let errors = ssh.stderr.take();
+    let said = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        if let Some(errors) = errors {
+            let _ = errors.take(LINES_MAX as u64 * LINE_BYTES_MAX).read_to_end(&mut said); // What came is shown.
+        }
+        String::from_utf8_lossy(&said).trim().lines().collect::<Vec<_>>().join("; ")
+    });
+    let mut text = Vec::new();
+    let read = match ssh.stdout.take() {
+        Some(output) => output.take(CONNECTION_FILE_BYTES_MAX).read_to_end(&mut text),
+        None => Ok(0),
+    };
+    let status = ssh.wait().map_err(failed)?;
+    let words = said.join().unwrap_or_default();
+    read.map_err(failed)?;
+    if status.success() {
+        return Ok(text);
+    }
+    Err(TunnelError::Refused { program: name, server: server.clone(), status: status.to_string(), words })
+}
+
+/// A text as one word of a shell.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// A tunnel; it ends with this value, and with the process whatever ends that.
@@ -351,30 +398,36 @@ impl Keeper {
     }
 }
 
-/// The program and its arguments; `here` is the interface of this end.
-fn command_line(named: Option<OsString>, request: &Request<'_>, here: &str) -> (OsString, Vec<OsString>) {
+/// The program, and how it gets to that server.
+fn program(named: Option<OsString>, server: &Server, key: Option<&Path>) -> (OsString, Vec<OsString>) {
     let named = named.filter(|named| !named.is_empty()).unwrap_or_else(|| "ssh".into());
     let named = named.to_string_lossy().into_owned();
     let mut words = named.split_whitespace().map(OsString::from);
     let program = words.next().unwrap_or_else(|| "ssh".into());
     let mut arguments: Vec<OsString> = words.collect();
+    arguments.push("-oConnectTimeout=30".into());
+    if let Some(key) = key {
+        arguments.push("-i".into());
+        arguments.push(key.into());
+    }
+    if let Some(port) = server.port {
+        arguments.push(format!("-p{port}").into());
+    }
+    (program, arguments)
+}
+
+/// The program and its arguments; `here` is the interface of this end.
+fn command_line(named: Option<OsString>, request: &Request<'_>, here: &str) -> (OsString, Vec<OsString>) {
+    let (program, mut arguments) = program(named, &request.server, request.key);
     arguments.extend(["-N", "-T", "-x", "-Snone"].map(OsString::from));
     for option in [
         "ExitOnForwardFailure=yes",
         "StreamLocalBindUnlink=yes",
         "StreamLocalBindMask=0177",
-        "ConnectTimeout=30",
         "ServerAliveInterval=15",
         "ServerAliveCountMax=4",
     ] {
         arguments.push(format!("-o{option}").into());
-    }
-    if let Some(key) = request.key {
-        arguments.push("-i".into());
-        arguments.push(key.into());
-    }
-    if let Some(port) = request.server.port {
-        arguments.push(format!("-p{port}").into());
     }
     let mut ports = request.ports.to_vec();
     ports.sort_unstable();
@@ -428,8 +481,8 @@ mod tests {
     #[test]
     fn each_port_has_a_socket_here_and_is_sought_where_the_controller_is() {
         let line = line(None, "ada@login:2222", &file("tcp://127.0.0.1", "login"), &[5, 9, 5]);
-        assert!(line.starts_with("ssh -N "), "{line}");
-        let end = "-p2222 -L /tmp/d/s\\:5:127.0.0.1:5 -L /tmp/d/s\\:9:127.0.0.1:9 -- ada@login";
+        assert!(line.starts_with("ssh -oConnectTimeout=30 -p2222 -N "), "{line}");
+        let end = " -L /tmp/d/s\\:5:127.0.0.1:5 -L /tmp/d/s\\:9:127.0.0.1:9 -- ada@login";
         assert!(line.ends_with(end), "{line}");
     }
 
@@ -444,7 +497,12 @@ mod tests {
     #[test]
     fn another_program_can_have_arguments() {
         let line = line(Some("/opt/ssh -F config"), "login", &file("tcp://127.0.0.1", ""), &[]);
-        assert!(line.starts_with("/opt/ssh -F config -N "), "{line}");
+        assert!(line.starts_with("/opt/ssh -F config -oConnectTimeout=30 -N "), "{line}");
+    }
+
+    #[test]
+    fn a_quoted_text_is_one_word_whatever_is_in_it() {
+        assert_eq!(quoted("it's; rm -rf $HOME"), "'it'\\''s; rm -rf $HOME'");
     }
 
     #[test]
