@@ -72,9 +72,26 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 say "installing Debian packages: ${missing[*]}"
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+cleanup=("rm -f $log")
+trap 'for line in "${cleanup[@]}"; do $line; done' EXIT
+
+# The tests start a server of their own, in a network of their own: none may begin to listen on this machine because of
+# them, neither now nor when it starts again. (Packages ask policy-rc.d before they start what they bring.)
+policy=/usr/sbin/policy-rc.d
+brings_sshd=no
+for package in "${missing[@]}"; do
+  [ "$package" = openssh-server ] && brings_sshd=yes
+done
+if [ "$brings_sshd" = yes ] && [ ! -e "$policy" ]; then
+  cleanup+=("$sudo rm -f $policy")
+  printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+  $sudo chmod 755 "$policy"
+fi
 if ! { $sudo apt-get update && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
   tail -n 20 "$log" >&2
   say "apt-get failed; its last lines are above"
   exit 1
+fi
+if [ "$brings_sshd" = yes ] && command -v systemctl >/dev/null; then
+  $sudo systemctl disable ssh.service ssh.socket >/dev/null 2>&1 || true # Without systemd nothing starts it anyway.
 fi
