@@ -8,7 +8,7 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 # What each Debian package is for.
 packages=(
   gcc             # linker, and the C parts of a few crates
-  gfortran        # compiles the Fortran kernels of the examples
+  g++ gfortran    # compile kernels in C++ and Fortran, for tests and examples
   libc6-dev       # headers of the C library
   make            # this project's Makefile
   pkg-config      # finds MPI

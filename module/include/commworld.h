@@ -201,7 +201,11 @@ static inline int commworld_interrupted(const commworld_call *call) {
 }
 
 /* The module's own functions, once in a library. */
+#ifdef __cplusplus
+#define COMMWORLD_EXPORT extern "C" __attribute__((visibility("default")))
+#else
 #define COMMWORLD_EXPORT __attribute__((visibility("default")))
+#endif
 #define COMMWORLD_FUNCTION(function, signature, help) \
     if (registrar->define(registrar, #function, signature, help, function) != 0) return 1;
 #define COMMWORLD_MODULE(functions)                                             \

@@ -1,5 +1,6 @@
 //! Engines as jobs: a real Slurm, PBS over it, and a double of OpenPBS.
 
+mod apart;
 mod doctor;
 mod hosts;
 mod pbs;

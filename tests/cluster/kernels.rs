@@ -48,6 +48,17 @@ impl Workshop {
     }
 
     #[track_caller]
+    fn cpp(&self, source: &str, library: &str) -> String {
+        let file = self.path(&format!("{library}.cpp"));
+        std::fs::write(&file, source).expect("the folder is ours");
+        let mut command = compiler("CXX", "c++");
+        command.args(["-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-I"]);
+        command.arg(project("module/include")).arg("-o").arg(self.path(library)).arg(&file);
+        run(&mut command).ok();
+        self.text(library)
+    }
+
+    #[track_caller]
     fn fortran(&self, source: &Path, library: &str) -> String {
         let mut command = compiler("MPIF90", "mpif90");
         command
@@ -146,6 +157,46 @@ fn arrays_reach_a_kernel_and_come_back_whatever_their_order_in_memory() {
     let applied = cluster.client(&["apply", "moments_c", "[1.0, 2.0]", "--json"]).ok();
     let applied: serde_json::Value = serde_json::from_str(&applied).expect("--json prints JSON");
     assert_eq!(applied[0], serde_json::json!([[-0.5, 0.5], 1.5]));
+}
+
+#[test]
+fn a_kernel_in_cpp_throws_within_its_walls_and_an_uncaught_exception_is_named() {
+    let source = r#"
+        #include "commworld.h"
+        #include <algorithm>
+        #include <stdexcept>
+        #include <vector>
+
+        static double median(std::vector<double> elements) {
+            if (elements.empty()) throw std::invalid_argument("the array is empty");
+            auto middle = elements.begin() + elements.size() / 2;
+            std::nth_element(elements.begin(), middle, elements.end());
+            return *middle;
+        }
+
+        static int32_t median_cpp(const commworld_call *call) {
+            commworld_value a;
+            if (commworld_array(call, 0, COMMWORLD_F64, 1, COMMWORLD_C_ORDER, &a)) return 1;
+            const double *elements = static_cast<const double *>(a.data);
+            try {
+                return commworld_give_real(call, median({elements, elements + a.length}));
+            } catch (const std::exception &error) {
+                return commworld_fail(call, "ValueError", "median_cpp: %s", error.what());
+            }
+        }
+
+        static int32_t throws(const commworld_call *) { throw std::runtime_error("nobody catches this"); }
+
+        COMMWORLD_MODULE(
+            COMMWORLD_FUNCTION(median_cpp, "median_cpp(a)", "the middle element in order")
+            COMMWORLD_FUNCTION(throws, "throws()", "breaks the rule"))
+    "#;
+    let cluster = TestCluster::start(Engines::Local, 1);
+    let workshop = Workshop::new();
+    cluster.client(&["load", &workshop.cpp(source, "libmedian.so")]).ok();
+    assert_eq!(pulled(&cluster, "median_cpp(array([3.0, 9.0, 1.0]))"), serde_json::json!([3.0]));
+    assert_says(&error_of(&cluster, "median_cpp(zeros(0))"), &["ValueError: median_cpp: the array is empty"]);
+    assert_says(&error_of(&cluster, "throws()"), &["it crashed by SIGABRT in throws of libmedian.so"]);
 }
 
 #[test]
