@@ -86,7 +86,7 @@ impl HubLink {
         let user = std::env::var("USER").unwrap_or_else(|_| "username".to_owned());
         let id = transport::random::id().into();
         let session = Session::new(id, user, std::process::id(), &file.common.key());
-        let receiver = Receiver::new(session.signer().clone());
+        let receiver = session.receiver();
         Ok(HubLink { queries, notifications, session, receiver, answered: None })
     }
 

@@ -19,7 +19,7 @@ use protocol::buffer_digest::BufferDigests;
 use protocol::extension::{EngineDescription, identity};
 use protocol::id::EngineUuid;
 use protocol::message::output::ExecutionState;
-use protocol::{Date, Key, Receiver, Session, Signer};
+use protocol::{Date, Key, Receiver, Session};
 use transport::monitor::Monitor;
 use transport::poll::{PollItem, poll};
 use transport::profile::Profile;
@@ -231,7 +231,7 @@ impl Voices {
     }
 
     fn receiver(&self) -> Receiver {
-        Receiver::new(Signer::new(&self.key)).with_digests(self.digests)
+        self.control().receiver()
     }
 }
 

@@ -283,7 +283,7 @@ impl Channels {
             departures: restorable.then(|| Departures::new(context)).transpose()?,
             awake: Awake::new(),
             outbox: Outbox::default(),
-            receiver: Receiver::new(session.signer().clone()),
+            receiver: session.receiver(),
             doorkeeper,
             clients: decode::Clients::default(),
             session,

@@ -1,7 +1,7 @@
 //! Functions that clients and cells call by name: those that a program with its own engine brings along, and those of
 //! modules that are loaded while it runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -75,6 +75,7 @@ struct Entry {
 #[derive(Clone, Default)]
 pub struct Registry {
     functions: Rc<RefCell<BTreeMap<String, Entry>>>,
+    changes: Rc<Cell<u64>>,
 }
 
 impl fmt::Debug for Registry {
@@ -121,6 +122,7 @@ impl Registry {
             return Err(RegistryError::Duplicate { name: name.to_owned() });
         }
         functions.insert(name.to_owned(), Entry { callable: Callable::Program(Rc::new(function)), help });
+        self.changes.set(self.changes.get() + 1);
         Ok(())
     }
 
@@ -163,6 +165,7 @@ impl Registry {
             let own = function.name().to_owned();
             functions.insert(own, Entry { callable: Callable::Module(Rc::new(function)), help });
         }
+        self.changes.set(self.changes.get() + 1);
         Ok(names)
     }
 
@@ -173,6 +176,11 @@ impl Registry {
         is_taken: impl Fn(&str) -> bool,
     ) -> Result<Vec<String>, ModuleError> {
         self.load(&module::name_of(path), &module::read(path)?, is_taken)
+    }
+
+    /// How often functions were added: whether there can be new names.
+    pub fn changes(&self) -> u64 {
+        self.changes.get()
     }
 
     /// The function of that name.

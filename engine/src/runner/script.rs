@@ -46,20 +46,27 @@ pub struct Script {
     session: Rc<Session>,
     /// The native functions that Rhai knows.
     known_natives: BTreeSet<String>,
+    /// The registry's changes that it knows of.
+    known_changes: u64,
 }
 
 impl Script {
     /// An empty namespace. The native functions can be called from cells by name.
     pub fn new(natives: Registry) -> Script {
         let session = Rc::new(Session::new(natives));
-        let mut script =
-            Script { engine: interpreter::new_engine(&session), session, known_natives: BTreeSet::new() };
+        let engine = interpreter::new_engine(&session);
+        let mut script = Script { engine, session, known_natives: BTreeSet::new(), known_changes: 0 };
         script.learn_natives();
         script
     }
 
     /// Tells Rhai of functions that were loaded since; while a cell runs it cannot be told.
     fn learn_natives(&mut self) {
+        let changes = self.session.natives.changes();
+        if changes == self.known_changes {
+            return; // As before nearly every cell.
+        }
+        self.known_changes = changes;
         for name in self.session.natives.names() {
             if !self.known_natives.contains(&name) {
                 builtins::register_native(&mut self.engine, &self.session, &name);

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use protocol::Message;
 use protocol::connection_file::{Common, EngineFile};
 use protocol::extension::{READY, identity};
 use protocol::message::execute::EXECUTE_REQUEST;
+use protocol::{Message, Signer};
 use serde_json::{Value as Json, json};
 use transport::{Received, Sent, SocketOptions};
 
